@@ -1,0 +1,67 @@
+# The verbs of curvebench. `make bench` on a fresh checkout installs by itself and prints the comparison table.
+#
+#   VENV=.venv        folder of the environment         PYTHON=python3.12   interpreter to make it with
+#   TORCH=cpu|cuda    which build of torch              SYSTEM_SITE=1       build on the packages of that interpreter
+#   STUDY=quick       what `make bench` runs            NO_INSTALL=1        take the environment as it is
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+VENV ?= .venv
+PYTHON ?=
+TORCH ?= cpu
+SYSTEM_SITE ?=
+NO_INSTALL ?=
+STUDY ?= quick
+TESTS ?= tests
+PYTEST_FLAGS ?=
+ASV_FLAGS ?=
+
+BIN := $(abspath $(VENV))/bin
+RUN := $(BIN)/python -m
+
+.PHONY: help install bench test lint types tables asv nightly gpu-bundle clean
+
+help: ## list the verbs
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+
+install: ## make .venv and install into it, or do nothing if that is done
+ifeq ($(NO_INSTALL),)
+	@python="$(BIN)/python"; \
+	"$$python" -c '' 2>/dev/null || python=$$(sh tools/find-python.sh "$(PYTHON)"); \
+	"$$python" tools/install.py --venv "$(VENV)" --torch "$(TORCH)" $(if $(SYSTEM_SITE),--system-site)
+endif
+
+bench: install ## run the quick study and print its table; what is stored is not run again
+	@$(BIN)/curvebench bench $(STUDY)
+
+test: install ## run the tests
+	@$(RUN) pytest $(PYTEST_FLAGS) $(TESTS)
+
+lint: install ## ruff's rules and format, and the layers of the imports
+	@$(RUN) ruff check
+	@$(RUN) ruff format --check
+	@$(BIN)/lint-imports
+
+types: install ## mypy, strict
+	@$(RUN) mypy
+
+tables: install ## rebuild tables and figures from the records
+	@$(BIN)/curvebench report
+
+asv: install ## run the asv benchmarks; stores them under the current commit in .asv/
+	@$(RUN) asv machine --yes >/dev/null
+	@$(RUN) asv run --python=same --set-commit-hash "$$(git rev-parse HEAD)" $(ASV_FLAGS)
+
+nightly: install ## the larger dose: the nightly study, the nightly tests, asv, and the report
+	@if test -f studies/nightly.toml; then $(BIN)/curvebench bench nightly; else echo "no studies/nightly.toml: no study run"; fi
+	@$(RUN) pytest -m nightly $(PYTEST_FLAGS) $(TESTS)
+	@$(MAKE) --no-print-directory asv tables
+
+gpu-bundle: install ## write dist/gpu-bundle: all that a GPU machine without a package index needs
+	@$(BIN)/python tools/gpu_bundle.py
+
+clean: ## remove what can be made again; the environment and the records stay
+	@rm -rf build dist .asv .tox .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .benchmarks
+	@find . -path "./$(VENV)" -prune -o -path ./.git -prune -o -name __pycache__ -type d -print0 | xargs -0 rm -rf
