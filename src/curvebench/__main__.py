@@ -1,0 +1,5 @@
+"""``python -m curvebench`` is ``curvebench``."""
+
+from curvebench.cli.main import main
+
+main()

@@ -1,0 +1,105 @@
+"""The cards of the suite: all valid, and each method's arguments are what its constructor takes."""
+
+import importlib
+import inspect
+import re
+from typing import Any
+
+import pytest
+
+from curvebench import cards
+from curvebench.cards import MethodCard
+from curvebench.spec import FRAMEWORKS
+
+METHODS = cards.names("methods")
+
+LEFT_TO_THE_LIBRARY = {
+    "params",  # the optimisation variables
+    "foreach", "fused", "capturable", "differentiable",  # how torch computes, not what
+    "mu_dtype", "accumulator_dtype", "mask",  # None in optax: the parameters' own dtype, no mask
+    "generator",  # the harness's oracle draws
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", cards.KINDS)
+def test_all_valid(kind: str) -> None:
+    assert [card.name for card in cards.load_all(kind)] == cards.names(kind)
+
+
+def test_the_eight_of_the_quick_study_are_there() -> None:
+    assert {"sgd", "momentum", "nesterov", "adam", "adamw", "lbfgs", "adahessian", "mezo"} <= set(METHODS)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_complete(name: str) -> None:
+    card = cards.method(name)
+    assert card.paper is not None
+    assert card.search, "nothing to tune"
+    assert card.cost.state is not None
+    queries = card.queries_per_step(card.resolve({}), d=1000, batch=10)
+    assert queries
+    assert all(count > 0 for count in queries.values())
+    state = card.state_numbers(card.resolve({}), d=1000)
+    assert state is not None
+    assert state >= 0
+    assert all(entry.about for entry in card.hyperparameters.values())
+
+
+def constructor(card: MethodCard, framework: str) -> Any:
+    module, _, attribute = card.implementation[framework].target.partition(":")  # type: ignore[index]
+    pytest.importorskip(module.partition(".")[0])
+    return getattr(importlib.import_module(module), attribute)
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+@pytest.mark.parametrize("name", METHODS)
+def test_arguments_fit_the_constructor_and_leave_nothing_to_its_defaults(name: str, framework: str) -> None:
+    card = cards.method(name)
+    if framework not in card.frameworks:
+        pytest.skip(f"{name} has no implementation in {framework}")
+    target = constructor(card, framework)
+    parameters = inspect.signature(target).parameters
+    arguments = card.arguments(framework, card.resolve({}))
+    assert set(arguments) <= set(parameters)
+    open_ones = set(parameters) - set(arguments) - LEFT_TO_THE_LIBRARY
+    # None is optax's word for "no momentum buffer", which TOML cannot write
+    assert open_ones == ({"momentum"} if (name, framework) == ("sgd", "jax") else set())
+
+
+@pytest.mark.parametrize("name", ["sgd", "momentum", "nesterov", "adam", "adamw", "lbfgs", "adahessian"])
+def test_state_formula_is_what_torch_keeps(name: str) -> None:
+    torch = pytest.importorskip("torch")
+    d, card = 30, cards.method(name)
+    resolved = card.resolve({"history": 3} if name == "lbfgs" else {})
+    theta = torch.linspace(-1, 1, d, dtype=torch.float64).requires_grad_()
+    scales = torch.logspace(0, 2, d, dtype=torch.float64)
+    optimizer = constructor(card, "torch")([theta], **card.arguments("torch", resolved))
+
+    def closure() -> Any:
+        optimizer.zero_grad()
+        loss = (scales * theta.square()).sum()
+        if name != "adahessian":  # it differentiates the returned loss itself
+            loss.backward()
+        return loss
+
+    for _ in range(6):
+        optimizer.step(closure)
+    kept = sum(tensor.numel() for tensor in _tensors(optimizer.state[theta]) if tensor.numel() >= d)
+    assert kept == card.state_numbers(resolved, d=d)
+
+
+def _tensors(value: Any) -> list[Any]:
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        return [value]
+    if isinstance(value, dict):
+        value = list(value.values())
+    return [tensor for item in value for tensor in _tensors(item)] if isinstance(value, list) else []
+
+
+def test_no_card_names_a_path_of_a_machine() -> None:
+    for kind in cards.KINDS:
+        for name in cards.names(kind):
+            text = cards.path_of(kind, name).read_text(encoding="utf-8")
+            assert not re.search(r"(?<![\w.:/])/(home|root|tmp|work|Users)/", text), f"{kind}/{name}"
