@@ -1,0 +1,55 @@
+"""The entry point ``curvebench`` and the table of its verbs."""
+
+from __future__ import annotations
+
+import click
+
+import curvebench
+from curvebench.cli.lazy import LazyGroup
+
+VERBS: dict[str, tuple[str, str]] = {
+    "list": ("curvebench.cli.list", "List the methods, tasks, data sets or studies."),
+    "show": ("curvebench.cli.show", "Show everything on one card."),
+    "bench": ("curvebench.cli.bench", "Run a study and print its table."),
+    "run": ("curvebench.cli.run", "Run one method on one task."),
+    "report": ("curvebench.cli.report", "Make tables and figures from stored records."),
+    "tune": ("curvebench.cli.tune", "Tune hyperparameters over a stored pool."),
+    "data": ("curvebench.cli.data", "List, fetch and verify data sets."),
+    "new": ("curvebench.cli.new", "Write the template of a method."),
+    "check": ("curvebench.cli.check", "Test whether a method keeps the contract."),
+    "doctor": ("curvebench.cli.doctor", "Say what is installed, what is missing and how to get it."),
+    "completion": ("curvebench.cli.completion", "Print the shell completion script."),
+}
+"""Verb -> (module, one line for the list of verbs). A module offers its command as ``command`` or under the verb's
+name. It is imported only when the verb is used, so that no verb makes another one slow or breaks it."""
+
+
+@click.group(
+    cls=LazyGroup,
+    verbs=VERBS,
+    subcommand_metavar="VERB [ARGS]...",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="""\b
+Examples:
+  curvebench list methods                          what can be compared
+  curvebench show method adam                      one card, readable
+  curvebench bench quick                           run a study, print its table
+  curvebench run adam least-squares                one run
+  curvebench new method mine                       start a method of your own
+  curvebench doctor                                what is missing here
+
+\b
+curvebench VERB --help shows the examples of a verb.
+""",
+)
+@click.version_option(curvebench.__version__, "--version", prog_name="curvebench")
+def cli() -> None:
+    """Benchmark optimisation methods that approximate curvature, in PyTorch and JAX."""
+
+
+def main() -> None:
+    """Run the command line; never returns.
+
+    Exit codes: 0 done; 2 something the user can mend, with its sentence on stderr; 130 interrupted.
+    """
+    cli.main(prog_name="curvebench")

@@ -1,0 +1,106 @@
+"""``curvebench report``: tables and figures from stored records; runs nothing, needs neither torch nor jax."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from curvebench import cards
+from curvebench.errors import CardError, StoreError, UnknownNameError
+from curvebench.report import build, of_study, tables
+from curvebench.report.build import pools_in
+from curvebench.report.render import FORMATS, render, terminal
+from curvebench.store import Store
+
+if TYPE_CHECKING:
+    from curvebench.store import Record
+
+RESULTS = Path("results")
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  curvebench report
+  curvebench report --study quick --no-figures
+  curvebench report --task digits-cnn --format markdown > digits.md
+  curvebench report --records other/records --out other
+  curvebench report --json | jq -r '.[].rows[] | [.method, .framework, .final] | @tsv'
+
+\b
+Besides what it prints it writes, below --out:
+  tables/<study or all>/<task>.md, <task>.csv and index.md
+  figures/<study or all>/<task>.png and <task>.svg
+"""
+)
+@click.option(
+    "--records",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=RESULTS / "records",
+    show_default=True,
+    help="Where the records are.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=RESULTS,
+    show_default=True,
+    help="Where tables and figures go.",
+)
+@click.option("--task", metavar="NAME", help="Only this task.")
+@click.option("--study", metavar="NAME", help="Only the runs that belong to this study.")
+@click.option("--format", "form", type=click.Choice(FORMATS), default="terminal", help="How to print the tables.")
+@click.option("--no-figures", is_flag=True, help="Draw no curves: two seconds faster.")
+@click.option("--json", "as_json", is_flag=True, help="Print the tables as JSON.")
+def report(
+    records: Path, out: Path, task: str | None, study: str | None, form: str, no_figures: bool, as_json: bool
+) -> None:
+    """Make tables and figures from stored records.
+
+    Every mean comes with its 95 % interval over seeds; the notes under a table say what else is to be known.
+    """
+    found, problems = Store(records).scan()
+    for problem in problems:
+        click.echo(f"warning: {problem}", err=True)
+    chosen = choose(found, records, task, study)
+    made = tables(chosen, pools_in(out / "tuned"))
+    if as_json:
+        click.echo(json.dumps([table.to_json() for table in made], indent=2, allow_nan=False))
+    elif form == "terminal":
+        for place, table in enumerate(made):
+            click.echo("", nl=place > 0)
+            terminal(table, sys.stdout)
+    else:
+        click.echo("\n".join(render(table, form) for table in made), nl=False)
+    pictures = () if no_figures else ("png", "svg")
+    written = build(chosen, out, ("markdown", "csv", *pictures), study=study)
+    click.echo(f"written: {written[-1]} and {len(written) - 1} other files below {out}", err=True)
+
+
+def choose(found: Sequence[Record], folder: Path, task: str | None, study: str | None) -> list[Record]:
+    """The records that were asked for.
+
+    Raises:
+        StoreError: there are none.
+        CardError: no record is of this task, or no study has this name.
+    """
+    if not found:
+        raise StoreError(
+            f"no records in {folder}: run `curvebench bench quick` first, or name another folder with --records DIR"
+        )
+    chosen = list(found)
+    if study is not None:
+        chosen = of_study(chosen, cards.study(study))
+        if not chosen:
+            raise CardError(f"no record in {folder} belongs to the study {study!r}: run `curvebench bench {study}`")
+    if task is not None:
+        tasks = {record.spec.task for record in chosen}
+        if task not in tasks:
+            raise UnknownNameError("task among the records", task, tasks)
+        chosen = [record for record in chosen if record.spec.task == task]
+    return chosen
