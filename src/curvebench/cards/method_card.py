@@ -47,6 +47,7 @@ class Cost:
     Args:
         step: queries of one step; a query that is absent is not asked.
         state: numbers (of the run's dtype) that the optimiser keeps between steps; None: not stated.
+        varies: instead of ``step``, why the queries of a step follow no formula.
     """
 
     __pydantic_config__ = STRICT
@@ -57,6 +58,7 @@ class Cost:
     state: Annotated[
         Formula | None, Field(description="numbers of optimiser state: a formula in d = number of parameters")
     ] = None
+    varies: Annotated[Text | None, Field(description="instead of step: why a step's queries follow no formula")] = None
 
 
 @dataclass(frozen=True, kw_only=True)

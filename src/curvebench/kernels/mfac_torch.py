@@ -1,0 +1,220 @@
+"""M-FAC's sliding window in torch: products with the inverse of ``F = damping I + (1/m) G'G`` while ``G`` changes.
+
+Shapes: ``m`` gradients in the window, ``d`` parameters; ``G [m, d]`` holds one gradient a row, ``S = G G' [m, m]``.
+Source: Frantar, Kurtic, Alistarh 2021, arXiv 2107.03356. The static counterpart is in ``mfac_static_torch``.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from curvebench.errors import CurvebenchError, HyperparameterError
+from curvebench.kernels.precision_torch import full_precision
+
+FORMULAS = ("in-span", "official")
+PIECE = 1 << 17
+"""Columns of the window that one partial product reads: long float32 sums lose digits, short ones cost time."""
+SMALL = 1 << 17
+"""Numbers in a float32 window up to which its products are float64: there, calls cost more than arithmetic."""
+
+
+class SlidingWindow:
+    """The last ``m`` gradients in a ring, oldest replaced first, and ``S`` beside them.
+
+    The divisor is ``m`` also while rows are still zero. ``S`` is float64: rounded to float32, and amplified by its
+    condition, it would be the largest error of a product.
+
+    Args:
+        window: ``m``, at least 1.
+        dimension: ``d``.
+        damping: ``damping`` > 0.
+        dtype: float32 or float64.
+        device: where the window lives.
+        formula: ``'in-span'``, or ``'official'``: the authors' recursion in the window's own precision, for comparison.
+
+    Raises:
+        HyperparameterError: a value outside its range.
+
+    Differs from the authors' code: it subtracts two vectors of length ``|x| / damping``, so that float32 loses
+    ``eps cond(F)`` for a gradient of the window; here nothing of that size appears (``formula='in-span'``).
+    """
+
+    def __init__(
+        self,
+        window: int,
+        dimension: int,
+        damping: float,
+        *,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+        formula: str = "in-span",
+    ) -> None:
+        if not window >= 1:
+            raise HyperparameterError(f"M-FAC: window = {window!r}: must lie in [1, inf)")
+        check_damping(damping)
+        if formula not in FORMULAS:
+            raise HyperparameterError(f"M-FAC: formula = {formula!r}: must be one of {', '.join(map(repr, FORMULAS))}")
+        if dtype not in (torch.float32, torch.float64):
+            raise HyperparameterError(f"M-FAC: dtype = {dtype}: must be torch.float32 or torch.float64")
+        self.damping = float(damping)
+        self.formula = formula
+        self._eps = torch.finfo(dtype).eps
+        self.gradients = torch.zeros(window, dimension, dtype=dtype, device=device)
+        # In any dtype 2 m^2 numbers of it, so that one formula gives the size: with float64 one half is idle.
+        self.store = torch.zeros(window, window * dtype.itemsize // 4, dtype=torch.float64, device=device)
+        self.slot = 0
+        """The row that the next gradient replaces."""
+
+    @property
+    def gram(self) -> Tensor:
+        """``S [m, m]``, float64: a view of the store."""
+        return self.store[:, : len(self.store)]
+
+    @torch.no_grad()
+    def push(self, gradient: Tensor) -> bool:
+        """Let ``gradient [d]`` replace the oldest row; False, and nothing has changed, if its square is not finite."""
+        with full_precision(gradient.device):
+            if not math.isfinite(torch.dot(gradient, gradient)):
+                return False  # by Cauchy-Schwarz no product with another row overflows where no square does
+            self.gradients[self.slot].copy_(gradient)
+            dots = self._products(gradient)
+        gram = self.gram
+        gram[self.slot] = dots
+        gram[:, self.slot] = dots
+        self.slot = (self.slot + 1) % len(self.gradients)
+        return True
+
+    @torch.no_grad()
+    def direction(self, out: Tensor | None = None, *, keep: float = 0.0, scale: float = 1.0) -> Tensor:
+        """``keep out + scale F^-1 g [d]`` for the newest gradient ``g``.
+
+        In span: ``F^-1 g_j = m G' (m damping I + S)^-1 e_j``, one pass over the window.
+
+        Args:
+            out: overwritten with the result; by default a new vector, and ``keep`` is 0.
+            keep: factor of what ``out`` holds.
+            scale: factor of ``F^-1 g``.
+        """
+        m, d = self.gradients.shape
+        newest = (self.slot - 1) % m
+        if out is None:
+            out, keep = self.gradients.new_empty(d), 0.0
+        with full_precision(out.device):
+            if self.formula == "official":
+                weights = _official_weights(self.gram.to(out.dtype), self.damping, self.gram[newest]).mul_(-scale)
+                out = out.mul_(keep) if keep else out.zero_()
+                out.add_(self.gradients[newest], alpha=scale / self.damping)
+                return out.addmv_(self.gradients.t(), weights)
+            unit = torch.eye(m, dtype=torch.float64, device=out.device)[:, newest : newest + 1]
+            weights = torch.cholesky_solve(unit, self._factor()).squeeze(1)
+            if self._is_small():
+                combination = torch.mv(self.gradients.t().double(), weights).mul_(m * scale)
+                return out.copy_(combination.add_(out, alpha=keep) if keep else combination)
+            return torch.addmv(out, self.gradients.t(), weights.to(out.dtype), beta=keep, alpha=m * scale, out=out)
+
+    def update(self, gradient: Tensor, out: Tensor | None = None) -> Tensor | None:
+        """:meth:`push`, then :meth:`direction` into ``out``: ``F^-1 g [d]``, or None if ``g`` is not finite."""
+        return self.direction(out) if self.push(gradient) else None
+
+    @torch.no_grad()
+    def solve(self, vector: Tensor) -> Tensor:
+        """``F^-1 x = (x - G' (m damping I + S)^-1 G x) / damping`` for any ``vector [d]``: two passes over the window.
+
+        For a gradient of the window itself :meth:`direction` is exact where this one cancels.
+        """
+        with full_precision(vector.device):
+            dots = self._products(vector)
+            if self.formula == "official":
+                weights = _official_weights(self.gram.to(vector.dtype), self.damping, dots)
+                return torch.addmv(vector / self.damping, self.gradients.t(), weights, alpha=-1)
+            weights = torch.cholesky_solve(dots[:, None], self._factor()).squeeze(1)
+            if self._is_small():
+                rest = vector - torch.mv(self.gradients.t().double(), weights)
+                return rest.div_(self.damping).to(vector.dtype)
+            return torch.addmv(vector, self.gradients.t(), weights.to(vector.dtype), alpha=-1).div_(self.damping)
+
+    def widen(self, dimension: int) -> None:
+        """Append parameters: the gradients so far count as zero there."""
+        more = dimension - self.gradients.shape[1]
+        self.gradients = torch.cat([self.gradients, self.gradients.new_zeros(len(self.gradients), more)], dim=1)
+
+    def _factor(self) -> Tensor:
+        """Lower Cholesky factor of ``m damping I + S``, float64."""
+        return cholesky(self.gram, len(self.gradients) * self.damping, self._eps)
+
+    def _is_small(self) -> bool:
+        return self.gradients.numel() <= SMALL and self.formula == "in-span"
+
+    def _products(self, vector: Tensor) -> Tensor:
+        """``G x [m]``, float64: partial sums of float32 on the CPU, where one long sum loses digits."""
+        m, d = self.gradients.shape
+        if self._is_small():
+            return torch.mv(self.gradients.double(), vector.double())
+        if vector.dtype == torch.float64 or vector.device.type != "cpu" or d <= PIECE:
+            return torch.mv(self.gradients, vector).double()
+        partial = vector.new_empty(-(-d // PIECE), m)
+        for row, start in enumerate(range(0, d, PIECE)):
+            piece = slice(start, start + PIECE)
+            torch.mv(self.gradients[:, piece], vector[piece], out=partial[row])
+        return partial.sum(0, dtype=torch.float64)
+
+
+def check_damping(damping: float) -> None:
+    """Refuse a damping that leaves ``F`` singular.
+
+    Raises:
+        HyperparameterError: it is not in (0, inf).
+    """
+    if not 0 < damping < float("inf"):
+        raise HyperparameterError(f"M-FAC: damping = {damping!r}: must lie in (0, inf)")
+
+
+def cholesky(gram: Tensor, shift: float, eps: float) -> Tensor:
+    """Lower ``C [..., m, m]`` with ``C C' = S + shift I``.
+
+    Args:
+        gram: ``S [..., m, m]``, float64, positive semi-definite up to rounding.
+        shift: > 0.
+        eps: unit of rounding with which ``S`` was computed: what may be added to its diagonal, times its trace, where
+            rounding has made it indefinite.
+
+    Raises:
+        CurvebenchError: ``S`` is not finite.
+    """
+    identity = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
+    shifted = torch.add(gram, identity, alpha=shift)
+    factor: Tensor
+    factor, info = torch.linalg.cholesky_ex(shifted)
+    if not (info.any() if info.dim() else info):
+        return factor
+    diagonal = shifted.diagonal(dim1=-2, dim2=-1)
+    nudge = eps * gram.diagonal(dim1=-2, dim2=-1).sum(-1, keepdim=True)
+    for _ in range(8):
+        diagonal.add_(nudge * (info != 0).unsqueeze(-1))
+        factor, info = torch.linalg.cholesky_ex(shifted)
+        if not info.any():
+            return factor
+        nudge = 4 * nudge
+    raise CurvebenchError("M-FAC: the products of the gradients in the window are not finite")
+
+
+def _official_weights(gram: Tensor, damping: float, dots: Tensor) -> Tensor:
+    """``c [m]`` of ``F^-1 x = x/damping - G'c`` by the authors' recursion, in the dtype of ``gram``.
+
+    ``D_ij = S_ij/damping - sum_{k<i} D_ki D_kj / delta_k`` (upper), ``delta = m + diag D``; ``B_ii = 1/damping``,
+    ``B_i = -sum_{k<i} D_ki/delta_k B_k`` (lower); ``p_k = (G x)_k/damping - sum_{l<k} D_lk/delta_l p_l``;
+    ``c = (p/delta) B``.
+    """
+    m = len(gram)
+    D, B, delta = gram.new_zeros(m, m), torch.eye(m, dtype=gram.dtype, device=gram.device) / damping, gram.new_zeros(m)
+    p = dots.to(gram.dtype) / damping
+    for i in range(m):
+        ratio = D[:i, i] / delta[:i]
+        D[i, i:] = gram[i, i:] / damping - ratio @ D[:i, i:]
+        delta[i] = m + D[i, i]
+        B[i, :i] = -ratio @ B[:i, :i]
+        p[i] -= ratio @ p[:i]
+    return (p / delta) @ B

@@ -1,0 +1,105 @@
+"""AdaHessian as an optax transformation; the update is that of :mod:`curvebench.methods.adahessian_torch`."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+from curvebench.methods.validation import check
+
+
+class AdaHessianState(NamedTuple):
+    """Steps ``[]``, Hessians so far ``[]``, first moment of g, second moment of D (trees like the parameters)."""
+
+    step: Array
+    hessians: Array
+    m: Any
+    v: Any
+
+
+def adahessian(
+    learning_rate: float,
+    *,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    eps: float = 1e-4,
+    weight_decay: float = 0.0,
+    hessian_power: float = 1.0,
+    averaging: str | tuple[int, int, int, int] = "conv",
+    hessian_every: int = 1,
+) -> optax.GradientTransformationExtraArgs:
+    """AdaHessian; ``update(grads, state, params, oracle=...)`` asks the oracle for the gradient and ``H z``.
+
+    Args:
+        learning_rate: step size, > 0.
+        b1: decay rate of the gradient's moment, in [0, 1).
+        b2: decay rate of the curvature's moment, in [0, 1).
+        eps: added outside the root, > 0.
+        weight_decay: decoupled decay, multiplied by the step size, >= 0.
+        hessian_power: ``k`` in (0, 1].
+        averaging: ``'conv'``, ``'row'``, ``'none'`` or four block sizes, as in torch.
+        hessian_every: a new Hessian every so many steps; the others run one gradient only.
+
+    Raises:
+        HyperparameterError: a value outside its range.
+    """
+    for name, value, allowed in (
+        ("learning_rate", learning_rate, "(0, inf)"), ("b1", b1, "[0, 1)"), ("b2", b2, "[0, 1)"),
+        ("eps", eps, "(0, inf)"), ("weight_decay", weight_decay, "[0, inf)"),
+        ("hessian_power", hessian_power, "(0, 1]"), ("hessian_every", hessian_every, "[1, inf)"),
+    ):  # fmt: skip
+        check("adahessian", name, value, allowed)
+    if isinstance(averaging, str):
+        check("adahessian", "averaging", averaging, ("conv", "row", "none"))
+
+    def init(params: Any) -> AdaHessianState:
+        zeros = jax.tree.map(jnp.zeros_like, params)
+        return AdaHessianState(jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32), zeros, zeros)
+
+    def update(grads: Any, state: AdaHessianState, params: Any = None, *, oracle: Any, **extra: Any) -> tuple[Any, Any]:
+        del grads, extra  # the gradient comes from the point, which shares its forward with H z
+
+        def second(_: None) -> tuple[Any, Any]:
+            point = oracle.at(params)
+            gradient = point.gradient()
+            product = point.hvp(oracle.probes("rademacher", "hutchinson", params))
+            d = jax.tree.map(lambda hz: average(jnp.abs(hz), averaging), product)
+            return gradient, jax.tree.map(lambda v, h: b2 * v + (1 - b2) * h * h, state.v, d)
+
+        def first(_: None) -> tuple[Any, Any]:
+            return oracle.at(params, needs=("gradient",)).gradient(), state.v
+
+        new = state.step % hessian_every == 0
+        g, v = second(None) if hessian_every == 1 else oracle.cond(new, second, first, None)
+        t = state.step + 1
+        h = state.hessians + new
+        m = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, state.m, g)
+
+        def move(p: Array, m: Array, v: Array) -> Array:
+            mean = m / (1 - jnp.asarray(b1, p.dtype) ** t)
+            scale = (v / (1 - jnp.asarray(b2, p.dtype) ** h)) ** (hessian_power / 2)
+            return -learning_rate * (mean / (scale + eps) + weight_decay * p)
+
+        return jax.tree.map(move, params, m, v), AdaHessianState(t, h, m, v)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def average(diagonal: Array, rule: str | tuple[int, ...]) -> Array:
+    """Spatial averaging of ``|H z|``, the rules of the torch twin; the result has the same shape."""
+    n = diagonal.ndim
+    if isinstance(rule, tuple):
+        block = rule[min(n, 4) - 1] if n else 1
+        if block == 1:
+            return diagonal
+        if block != -1:
+            check("adahessian", f"averaging (elements over block of {n}-D)", diagonal.size % block, "[0, 0]")
+            blocks = diagonal.reshape(-1, block)
+            return jnp.broadcast_to(blocks.mean(1, keepdims=True), blocks.shape).reshape(diagonal.shape)
+        rule = "row"
+    over = {3: (2,), 4: (2, 3)} if rule == "conv" else {2: (1,), 3: (2,), 4: (2, 3)} if rule == "row" else {}
+    return jnp.broadcast_to(diagonal.mean(over[n], keepdims=True), diagonal.shape) if n in over else diagonal

@@ -1,0 +1,55 @@
+"""The generic adapter for jax: any optax transformation is a method through its card."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Collection
+from typing import Any
+
+import jax
+import optax
+
+from curvebench.cards import MethodCard
+from curvebench.methods.resolve import load_target
+from curvebench.oracle.jax import JaxOracle, Params
+from curvebench.spec import Query, Scalar
+
+
+class JaxMethod:
+    """A gradient transformation driven by an oracle.
+
+    A transformation whose ``update`` has an argument ``oracle`` (curvebench's own) pulls from it; any other is handed
+    the gradient and, as extra arguments, the loss, the gradient and, if it declares ``loss_function``, the bare loss.
+
+    Args:
+        card: the method's card, with a jax implementation.
+        hyperparameters: resolved ``(name, value)`` pairs.
+    """
+
+    def __init__(self, card: MethodCard, hyperparameters: Collection[tuple[str, Scalar]]) -> None:
+        target = load_target(card.implementation["jax"].target)
+        transformation = target(**card.arguments("jax", hyperparameters))
+        self._pulls = "oracle" in inspect.signature(transformation.update).parameters
+        self._transformation = optax.with_extra_args_support(transformation)
+
+    def init(self, params: Params) -> Any:
+        """The method's state, a pytree."""
+        return self._transformation.init(params)
+
+    def step(self, params: Params, state: Any, oracle: JaxOracle) -> tuple[Params, Any]:
+        """One step on the oracle's batch; traced."""
+        if self._pulls:
+            updates, state = self._transformation.update(None, state, params, oracle=oracle)
+        else:
+            point = oracle.at(params, needs=(Query.GRADIENT,))
+            gradient = point.gradient()
+            extra: dict[str, Any] = {"value": point.loss(), "grad": gradient}
+            if Query.LOSS_FUNCTION in oracle.needs:
+                extra["value_fn"] = oracle.loss_function()
+            updates, state = self._transformation.update(gradient, state, params, **extra)
+        return optax.apply_updates(params, updates), state
+
+
+def state_bytes(state: Any) -> int:
+    """Bytes of the arrays that the method keeps between steps, scalars (counters) left out."""
+    return sum(leaf.nbytes for leaf in jax.tree.leaves(state) if getattr(leaf, "ndim", 0) > 0)

@@ -1,0 +1,95 @@
+"""The generic adapter for torch: any ``torch.optim.Optimizer`` class is a method through its card."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from curvebench.cards import MethodCard
+from curvebench.methods.resolve import load_target
+from curvebench.oracle.torch import TorchOracle
+from curvebench.spec import Query, Scalar
+
+
+class TorchMethod:
+    """An optimiser driven by an oracle.
+
+    ``optimizer.step(closure)`` is called with a closure that asks the oracle for the loss and the gradient, so that
+    line searches and several-query optimisers are counted too. An optimiser with an attribute ``oracle`` (curvebench's
+    own) is handed the counting oracle and pulls from it. A class with ``takes = "model"`` (a preconditioner, which
+    makes its own base optimiser when it is given none) is constructed with the task's module, not its parameters.
+
+    Args:
+        card: the method's card, with a torch implementation.
+        hyperparameters: resolved ``(name, value)`` pairs.
+        oracle: where parameters and queries come from.
+    """
+
+    def __init__(self, card: MethodCard, hyperparameters: Collection[tuple[str, Scalar]], oracle: TorchOracle) -> None:
+        target = load_target(card.implementation["torch"].target)
+        takes_model = getattr(target, "takes", "parameters") == "model"
+        first = oracle.objective.module if takes_model else oracle.parameters
+        self.optimizer: torch.optim.Optimizer = target(first, **card.arguments("torch", hyperparameters))
+        self._oracle = oracle
+        self._pulls = hasattr(self.optimizer, "oracle")
+        if self._pulls:
+            self.optimizer.oracle = oracle
+        self._closure = self._loss if oracle.needs <= {Query.LOSS} else self._loss_and_gradient
+        self.self_reported = [] if self._pulls else sorted(str(q) for q in oracle.needs - {Query.LOSS, Query.GRADIENT})
+
+    def step(self) -> None:
+        """One step on the oracle's current batch."""
+        if self._pulls:
+            self.optimizer.step()
+        else:
+            self.optimizer.step(self._closure)  # type: ignore[arg-type]  # torch's own closures return tensors
+
+    def _loss(self) -> Tensor:
+        return self._oracle.loss()
+
+    def _loss_and_gradient(self) -> Tensor:
+        point = self._oracle.at()
+        for parameter, gradient in zip(self._oracle.parameters, point.gradient(), strict=True):
+            parameter.grad = gradient
+        return point.loss()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The optimiser's own state."""
+        return self.optimizer.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore :meth:`state_dict`."""
+        self.optimizer.load_state_dict(state)
+
+    def notes(self) -> list[str]:
+        """Sentences for the record that the optimiser has to say, such as skipped steps."""
+        say = getattr(self.optimizer, "notes", None)
+        if callable(say):
+            return list(say())
+        skipped = getattr(self.optimizer, "skipped", 0)
+        return [f"{skipped} steps skipped: the gradient was not finite"] if skipped else []
+
+    def state_bytes(self) -> int:
+        """Bytes of the tensors that the optimiser keeps between steps, scalars (step counters) left out."""
+        return sum(t.numel() * t.element_size() for t in tensors(dict(self.optimizer.state)) if t.dim() > 0)
+
+
+def tensors(tree: Any) -> list[Tensor]:
+    """All tensors in nested dicts, lists and tuples, each storage once."""
+    found: dict[int, Tensor] = {}
+
+    def visit(node: Any) -> None:
+        if isinstance(node, Tensor):
+            found.setdefault(node.data_ptr(), node)
+        elif isinstance(node, dict):
+            for value in node.values():
+                visit(value)
+        elif isinstance(node, list | tuple):
+            for value in node:
+                visit(value)
+
+    visit(tree)
+    return list(found.values())

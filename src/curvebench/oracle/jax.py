@@ -1,0 +1,440 @@
+"""The oracle in jax: points, queries, probes inside one traced step, and the ledger in the step's carried state.
+
+Shapes: parameters are a flat dict of arrays; ``[batch, ...]`` inputs and targets of one mini-batch. The objective is
+``f(theta) = criterion(apply(theta, x), y) + l2/2 ||theta||^2`` with ``criterion`` the mean over the batch.
+
+Counting under jit: a query at the top level of the trace is a constant of the program, so the counts of a step are one
+constant vector added to the carried ledger; inside the oracle's own ``cond``, ``while_loop`` and ``fori_loop`` the
+counts travel in the carry. A Python counter would count traces, a host callback costs 70 microseconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+from curvebench.oracle import ledger as L
+from curvebench.oracle.streams_jax import NativeStream, PhiloxStream, Stream
+from curvebench.spec import Query
+
+Params = dict[str, Array]
+Buffers = dict[str, Array]
+Batch = tuple[Array, Array]
+Apply = Callable[[Params, Buffers, Array, "Tap | None"], tuple[Array, Buffers]]
+_K = len(L.COLUMNS)
+
+
+class LayerStatistics(NamedTuple):
+    """As in torch: ``inputs[i]`` and ``output_gradients[i]`` of the i-th use of a layer."""
+
+    inputs: tuple[Array, ...]
+    output_gradients: tuple[Array, ...]
+
+
+class Tap:
+    """Watches the layers of a model: models call ``y = tap(name, x, y)`` after every layer with weights.
+
+    Adding a zero probe to each output turns "gradient in the layer's output" into an ordinary gradient.
+    """
+
+    def __init__(self, probes: Mapping[tuple[str, int], Array] | None = None) -> None:
+        self.inputs: dict[tuple[str, int], Array] = {}
+        self.outputs: dict[tuple[str, int], Array] = {}
+        self._probes = probes
+        self._uses: dict[str, int] = {}
+
+    def __call__(self, name: str, inputs: Array, outputs: Array) -> Array:
+        """Record one use of layer ``name`` and return its outputs (plus the probe)."""
+        key = (name, self._uses.get(name, 0))
+        self._uses[name] = key[1] + 1
+        self.inputs[key] = inputs
+        self.outputs[key] = outputs
+        return outputs if self._probes is None else outputs + self._probes[key]
+
+
+@dataclass(frozen=True)
+class Objective:
+    """``criterion(apply(theta, buffers, x, tap)[0], y) + l2/2 ||theta||^2``.
+
+    Args:
+        apply: ``(params, buffers, inputs, tap) -> (outputs, batch statistics)`` in training mode.
+        criterion: mean loss over the batch, ``(outputs, targets) -> []``.
+        likelihood: ``gaussian``, ``bernoulli`` or ``categorical``.
+        l2: coefficient of the quadratic regulariser.
+    """
+
+    apply: Apply
+    criterion: Callable[[Array, Array], Array]
+    likelihood: str
+    l2: float = 0.0
+
+    def loss(self, outputs: Array, targets: Array, params: Params) -> Array:
+        """Mean loss ``[]`` including the regulariser."""
+        value: Array = self.criterion(outputs, targets)
+        if self.l2:
+            value = value + self.l2 / 2 * sum(jnp.vdot(p, p) for p in params.values())
+        return value
+
+
+@dataclass
+class JaxOracle:
+    """Answers queries about one task at the current mini-batch and counts them; lives inside one traced step.
+
+    Args:
+        objective: the task.
+        needs: the queries that the method declares; any other raises while tracing.
+        batch: the step's mini-batch.
+        step: the optimiser step, traced int32 ``[]``.
+        key: typed key of the step (native draws).
+        buffers: model state that queries read and never change.
+        names: the parameters' names in the task's order, which draws follow.
+        dtype: of the parameters and of the draws.
+        noise_seed: seed of the reference draws.
+        draws: ``native`` or ``reference``.
+        tick: counts one evaluation of the loss by a foreign loop, on the host.
+    """
+
+    objective: Objective
+    needs: frozenset[Query]
+    batch: Batch
+    step: Array
+    key: Array
+    buffers: Buffers = field(default_factory=dict)
+    names: tuple[str, ...] = ()
+    dtype: Any = np.float32
+    noise_seed: int = 0
+    draws: str = "native"
+    tick: Callable[[], None] | None = None
+    batch_statistics: Buffers | None = field(default=None, init=False)
+    _static: list[int] = field(default_factory=lambda: [0] * _K, init=False)
+    _dynamic: Array | None = field(default=None, init=False)
+    _depth: int = field(default=0, init=False)
+
+    def at(self, params: Params, batch: Batch | None = None, needs: Collection[Query] | None = None) -> Point:
+        """A point: queries here share one forward.
+
+        Args:
+            params: the parameters.
+            batch: ``(inputs, targets)``, or None for the step's.
+            needs: what will be asked here, if less than the method's needs.
+        """
+        return Point(self, params, batch or self.batch, self.needs if needs is None else frozenset(needs))
+
+    def loss(self, params: Params) -> Array:
+        """The loss ``[]`` at ``params`` on the step's batch."""
+        return self.at(params, needs=(Query.LOSS,)).loss()
+
+    def stream(self, name: str) -> Stream:
+        """Open (rewind) the named stream of random probes of this step."""
+        if self.draws == "native":
+            return NativeStream(self.key, name, self.dtype, self._count_draws)
+        return PhiloxStream(self.noise_seed, self.step, name, self.dtype, self._count_draws)
+
+    def draw(self, kind: str, stream: str, shape: tuple[int, ...]) -> Array:
+        """The first draws of a stream: ``normal``, ``rademacher`` or ``uniform`` of the given shape."""
+        return self.stream(stream).draw(kind, shape)
+
+    def loss_function(self, counted_by: Query | None = None) -> Callable[[Params], Array]:
+        """The bare loss ``params -> []``, for a library that owns its loop.
+
+        Args:
+            counted_by: the query as which the caller reports the library's evaluations through :meth:`add`, from the
+                library's own state. None: each evaluation ticks a host counter (70 microseconds a call), and the
+                record says that the count is self-reported.
+        """
+        self.require(counted_by or Query.LOSS_FUNCTION)
+
+        def evaluate(params: Params) -> Array:
+            if counted_by is None and self.tick is not None:
+                jax.debug.callback(self.tick)
+            return self.evaluate(params, self.batch)[0]
+
+        return evaluate
+
+    def probes(self, kind: str, stream: str, params: Any) -> Any:
+        """One draw per parameter, shaped like ``params``, from the start of a stream.
+
+        The order is the task's (torch's ``named_parameters``), not the sorted one of a dict's leaves, so that torch and
+        jax draw the same reference bits for the same parameter.
+        """
+        opened = self.stream(stream)
+        if isinstance(params, dict) and set(self.names) == set(params):
+            drawn = {name: opened.draw(kind, params[name].shape) for name in self.names}
+            return {name: drawn[name] for name in params}
+        return jax.tree.map(lambda p: opened.draw(kind, p.shape), params)
+
+    # -- counting ----------------------------------------------------------------------------------------------------
+
+    def require(self, query: Query) -> None:
+        """Refuse a query that was not declared.
+
+        Raises:
+            UndeclaredQueryError: the method's needs do not list it.
+        """
+        if query not in self.needs:
+            raise L.undeclared(query, self.needs)
+
+    def count(self, query: Query, samples: int) -> None:
+        """Enter one query over ``samples`` samples into the ledger."""
+        self.require(query)
+        self._static[L.COLUMN[query.value]] += 1
+        self._static[L.SAMPLES] += samples
+
+    def add(self, query: Query, times: Array) -> None:
+        """Enter ``times`` (traced int) queries on the step's batch, as counted by a foreign loop's own state."""
+        self.require(query)
+        unit = np.zeros(_K, np.int32)
+        unit[L.COLUMN[query.value]] = 1
+        unit[L.SAMPLES] = len(self.batch[0])
+        self._dynamic = self._sum(self._dynamic, jnp.asarray(times, jnp.int32) * unit)
+
+    def counts(self) -> Array:
+        """What this trace has asked so far, int32 ``[columns]``."""
+        static = jnp.asarray(self._static, jnp.int32)
+        return static if self._dynamic is None else static + self._dynamic
+
+    def _count_draws(self, n: int) -> None:
+        self._static[L.DRAWS] += n
+
+    @staticmethod
+    def _sum(a: Array | None, b: Array) -> Array:
+        return b if a is None else a + b
+
+    def _counted(self, function: Callable[..., Any]) -> Callable[..., tuple[Any, Array]]:
+        """Wrap ``function`` so that it also returns what it asked, instead of writing it into the outer trace."""
+
+        def wrapped(*args: Any) -> tuple[Any, Array]:
+            outer = self._static, self._dynamic
+            self._static, self._dynamic = [0] * _K, None
+            self._depth += 1
+            try:
+                out = function(*args)
+                return out, self.counts()
+            finally:
+                self._depth -= 1
+                self._static, self._dynamic = outer
+
+        return wrapped
+
+    # -- control flow whose queries are counted ----------------------------------------------------------------------
+
+    def cond(self, predicate: Array, true: Callable[..., Any], false: Callable[..., Any], *operands: Any) -> Any:
+        """``lax.cond`` whose branches may ask queries: only the branch taken is counted."""
+        out, asked = lax.cond(predicate, self._counted(true), self._counted(false), *operands)
+        self._dynamic = self._sum(self._dynamic, asked)
+        return out
+
+    def while_loop(self, condition: Callable[[Any], Array], body: Callable[[Any], Any], init: Any) -> Any:
+        """``lax.while_loop`` whose body may ask queries (its condition may not)."""
+
+        def counted_body(carry: tuple[Any, Array]) -> tuple[Any, Array]:
+            state, asked = carry
+            state, more = self._counted(body)(state)
+            return state, asked + more
+
+        zero = jnp.zeros(_K, jnp.int32)
+        out, asked = lax.while_loop(lambda carry: condition(carry[0]), counted_body, (init, zero))
+        self._dynamic = self._sum(self._dynamic, asked)
+        return out
+
+    def fori_loop(self, lower: int, upper: int | Array, body: Callable[[Array, Any], Any], init: Any) -> Any:
+        """``lax.fori_loop`` whose body may ask queries."""
+
+        def counted_body(i: Array, carry: tuple[Any, Array]) -> tuple[Any, Array]:
+            state, more = self._counted(body)(i, carry[0])
+            return state, carry[1] + more
+
+        out, asked = lax.fori_loop(lower, upper, counted_body, (init, jnp.zeros(_K, jnp.int32)))
+        self._dynamic = self._sum(self._dynamic, asked)
+        return out
+
+    # -- evaluation --------------------------------------------------------------------------------------------------
+
+    def evaluate(self, params: Params, batch: Batch, tap: Tap | None = None) -> tuple[Array, tuple[Array, Buffers]]:
+        """Uncounted ``(loss, (outputs, batch statistics))``."""
+        outputs, statistics = self.objective.apply(params, self.buffers, batch[0], tap)
+        return self.objective.loss(outputs, batch[1], params), (outputs, statistics)
+
+    def record(self, statistics: Buffers) -> None:
+        """Keep the batch statistics of the step's first forward; a forward inside a loop cannot hand them out."""
+        if self.batch_statistics is None and self._depth == 0:
+            self.batch_statistics = statistics
+
+
+class Point:
+    """Queries at one set of parameters on one batch; they share one forward."""
+
+    def __init__(self, oracle: JaxOracle, params: Params, batch: Batch, needs: frozenset[Query]) -> None:
+        self._oracle = oracle
+        self._params = params
+        self.batch = batch
+        self._needs = needs
+        self._loss: Array | None = None
+        self._gradient: Params | None = None
+        self._gradient_asked = False
+        self._layers: dict[str, LayerStatistics] | None = None
+        self._hessian: Callable[[Params], Params] | None = None
+        self._outputs: tuple[Array, Callable[[Params], Array]] | None = None
+
+    def loss(self) -> Array:
+        """``f(theta)`` ``[]``."""
+        if self._loss is None:
+            self._count(Query.LOSS)
+            if self._needs <= {Query.LOSS}:
+                self._loss, (_, statistics) = self._oracle.evaluate(self._params, self.batch)
+                self._oracle.record(statistics)
+            else:
+                self._differentiate()
+        assert self._loss is not None
+        return self._loss
+
+    def gradient(self) -> Params:
+        """``grad f(theta)``, shaped like the parameters."""
+        if not self._gradient_asked:
+            self._count(Query.GRADIENT)
+            self._gradient_asked = True
+        if self._gradient is None:
+            self._differentiate()
+        assert self._gradient is not None
+        return self._gradient
+
+    def hvp(self, vector: Params) -> Params:
+        """``H(theta) v``: the linearisation of the gradient (forward over reverse), its forward shared."""
+        self._count(Query.HVP)
+        if self._hessian is None:
+            self._differentiate()
+        assert self._hessian is not None
+        return self._hessian(vector)
+
+    def ggnvp(self, vector: Params) -> Params:
+        """``(J' H_out J + l2 I) v`` with ``J`` the Jacobian of the outputs and ``H_out`` the criterion's Hessian."""
+        self._count(Query.GGNVP)
+        objective = self._oracle.objective
+        outputs, push = self._linear_outputs()
+
+        def residual(out: Array) -> Array:
+            slope: Array = jax.grad(lambda o: objective.criterion(o, self.batch[1]))(out)
+            return slope
+
+        _, curved = jax.jvp(residual, (outputs,), (push(vector),))
+        product: Params = jax.linear_transpose(push, self._params)(curved)[0]
+        return {name: product[name] + objective.l2 * v for name, v in vector.items()}
+
+    def jvp(self, vector: Params) -> Array:
+        """The directional derivative ``grad f(theta) . v`` ``[]`` by forward mode."""
+        self._count(Query.JVP)
+        value, derivative, (_, statistics) = jax.jvp(
+            lambda p: self._oracle.evaluate(p, self.batch), (self._params,), (vector,), has_aux=True
+        )
+        self._oracle.record(statistics)
+        self._loss = value if self._loss is None else self._loss
+        slope: Array = derivative
+        return slope
+
+    def per_sample_gradient(self) -> Params:
+        """Gradients of each sample's loss, ``[batch, *shape]``; their mean is the gradient."""
+        self._count(Query.PER_SAMPLE_GRADIENT)
+
+        def one(params: Params, x: Array, y: Array) -> Array:
+            return self._oracle.evaluate(params, (x[None], y[None]))[0]
+
+        per_sample: Params = jax.vmap(jax.grad(one), in_axes=(None, 0, 0))(self._params, *self.batch)
+        return per_sample
+
+    def layer_statistics(self) -> dict[str, LayerStatistics]:
+        """Inputs and output gradients of every layer with weights, by layer name (of the mean loss)."""
+        self._count(Query.LAYER_STATISTICS)
+        if self._layers is None:
+            self._differentiate()
+        assert self._layers is not None
+        return self._layers
+
+    def _count(self, query: Query) -> None:
+        """Enter one query into the ledger, unless this point was opened without it."""
+        self._oracle.require(query)
+        if query in L.GRAPH_QUERIES and query not in self._needs:
+            raise L.unannounced(query, self._needs)
+        self._oracle.count(query, len(self.batch[0]))
+
+    def _linear_outputs(self) -> tuple[Array, Callable[[Params], Array]]:
+        if self._outputs is None:
+            outputs, push, statistics = jax.linearize(
+                lambda p: self._oracle.objective.apply(p, self._oracle.buffers, self.batch[0], None),
+                self._params,
+                has_aux=True,
+            )
+            self._oracle.record(statistics)
+            self._outputs = outputs, push
+            if self._loss is None:
+                self._loss = self._oracle.objective.loss(outputs, self.batch[1], self._params)
+        return self._outputs
+
+    def _differentiate(self) -> None:
+        """One forward and one reverse pass; linearised when HVPs are announced, tapped when layers are."""
+        oracle, batch = self._oracle, self.batch
+        if Query.LAYER_STATISTICS in self._needs:
+            self._differentiate_layers()
+        elif Query.HVP in self._needs:
+
+            def gradient(p: Params) -> tuple[Params, tuple[Array, Buffers]]:
+                (value, (_, statistics)), g = jax.value_and_grad(oracle.evaluate, has_aux=True)(p, batch)
+                return g, (value, statistics)
+
+            self._gradient, self._hessian, (self._loss, statistics) = jax.linearize(
+                gradient, self._params, has_aux=True
+            )
+            oracle.record(statistics)
+        elif Query.GGNVP in self._needs:
+            outputs, push = self._linear_outputs()
+            objective = oracle.objective
+            residual = jax.grad(lambda o: objective.criterion(o, batch[1]))(outputs)
+            (pulled,) = jax.linear_transpose(push, self._params)(residual)
+            self._gradient = {name: pulled[name] + objective.l2 * p for name, p in self._params.items()}
+        else:
+            (self._loss, (_, statistics)), self._gradient = jax.value_and_grad(oracle.evaluate, has_aux=True)(
+                self._params, batch
+            )
+            oracle.record(statistics)
+
+    def _differentiate_layers(self) -> None:
+        oracle, batch = self._oracle, self.batch
+
+        def shapes(p: Params) -> dict[tuple[str, int], Array]:
+            tap = Tap()
+            oracle.objective.apply(p, oracle.buffers, batch[0], tap)
+            return tap.outputs
+
+        probes = {key: jnp.zeros(s.shape, s.dtype) for key, s in jax.eval_shape(shapes, self._params).items()}
+
+        def tapped(p: Params, probe: dict[tuple[str, int], Array]) -> Any:
+            tap = Tap(probe)
+            value, (_, statistics) = oracle.evaluate(p, batch, tap)
+            return value, (statistics, tap.inputs)
+
+        if Query.HVP in self._needs:
+
+            def gradient(p: Params) -> Any:
+                (value, aux), (g, outputs) = jax.value_and_grad(tapped, argnums=(0, 1), has_aux=True)(p, probes)
+                return g, (value, aux, outputs)
+
+            self._gradient, self._hessian, (self._loss, aux, gradients) = jax.linearize(
+                gradient, self._params, has_aux=True
+            )
+        else:
+            (self._loss, aux), (self._gradient, gradients) = jax.value_and_grad(tapped, argnums=(0, 1), has_aux=True)(
+                self._params, probes
+            )
+        statistics, inputs = aux
+        oracle.record(statistics)
+        names = dict.fromkeys(name for name, _ in gradients)
+        uses = {name: sorted(key for key in gradients if key[0] == name) for name in names}
+        self._layers = {
+            name: LayerStatistics(tuple(inputs[k] for k in keys), tuple(gradients[k] for k in keys))
+            for name, keys in uses.items()
+        }

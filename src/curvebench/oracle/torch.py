@@ -1,0 +1,366 @@
+"""The oracle in torch: points, queries, probes, and the ledger that counts them.
+
+Shapes: ``d`` parameters in tensors of any shape; ``[batch, ...]`` inputs and targets of one mini-batch. The objective
+at a batch is ``f(theta) = criterion(module(x), y) + l2/2 ||theta||^2`` with ``criterion`` the mean over the batch.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from curvebench.errors import CurvebenchError
+from curvebench.oracle import ledger as L
+from curvebench.oracle.batchnorm_torch import RunningStatistics
+from curvebench.oracle.capture_torch import LayerCapture, LayerStatistics, Record, statistics
+from curvebench.oracle.streams_torch import Stream, open_stream
+from curvebench.spec import Query, seed
+
+Batch = tuple[Tensor, Tensor]
+
+
+class BudgetExhausted(CurvebenchError):
+    """The on-clock budget ran out inside a step that asks several queries."""
+
+
+@dataclass(frozen=True)
+class Objective:
+    """``criterion(module(x), y) + l2/2 ||theta||^2``.
+
+    Args:
+        module: maps inputs ``[batch, ...]`` to outputs; its parameters are the optimisation variables.
+        criterion: mean loss over the batch, ``(outputs, targets) -> []``, twice differentiable in the outputs.
+        likelihood: ``gaussian``, ``bernoulli`` or ``categorical``: the distribution that ``criterion`` is the negative
+            log-likelihood of, for methods that sample it.
+        l2: coefficient of the quadratic regulariser.
+    """
+
+    module: nn.Module
+    criterion: Callable[[Tensor, Tensor], Tensor]
+    likelihood: str
+    l2: float = 0.0
+
+    def loss(self, outputs: Tensor, targets: Tensor, parameters: Sequence[Tensor]) -> Tensor:
+        """Mean loss ``[]`` including the regulariser."""
+        value = self.criterion(outputs, targets)
+        if self.l2:
+            value = value + self.l2 / 2 * torch.stack([p.square().sum() for p in parameters]).sum()
+        return value
+
+
+class TorchOracle:
+    """Answers queries about one task at the current mini-batch and counts them.
+
+    Args:
+        objective: the task.
+        needs: the queries that the method declares; any other raises.
+        noise_seed: seed of the method's own draws.
+        draws: ``native`` (torch generators) or ``reference`` (NumPy Philox, same bits as jax).
+    """
+
+    def __init__(
+        self, objective: Objective, needs: Collection[Query], noise_seed: int = 0, draws: str = "native"
+    ) -> None:
+        self.objective = objective
+        self.needs = frozenset(needs)
+        self.names = [name for name, _ in objective.module.named_parameters()]
+        self.parameters: list[nn.Parameter] = list(objective.module.parameters())
+        self.counts = [0] * len(L.COLUMNS)
+        self.deadline = float("inf")
+        self.batch: Batch | None = None
+        self.step = -1
+        self._noise_seed = noise_seed
+        self._draws = draws
+        self._stream_seeds: dict[str, int] = {}
+        self._generators: dict[str, torch.Generator] = {}
+        self._statistics = RunningStatistics(objective.module)
+        self.capture = LayerCapture(objective.module) if Query.LAYER_STATISTICS in self.needs else None
+
+    # -- the harness's side ------------------------------------------------------------------------------------------
+
+    def begin_step(self, step: int, batch: Batch) -> None:
+        """Set the step and its mini-batch ``(inputs [batch, ...], targets [batch, ...])``."""
+        self.step = step
+        self.batch = batch
+        if self._statistics.layers:
+            self._statistics.arm()
+
+    def end_step(self) -> None:
+        """Fold the step's batch statistics into BatchNorm's running ones, whichever queries were asked."""
+        if not self._statistics.layers:
+            return
+        if not self._statistics.layers[0].recorded and self.batch is not None:
+            with torch.no_grad():  # the method asked functional queries only: one uncounted forward supplies them
+                self.objective.module(self.batch[0])
+        self._statistics.commit()
+
+    # -- the method's side -------------------------------------------------------------------------------------------
+
+    def at(
+        self,
+        parameters: Sequence[Tensor] | None = None,
+        batch: Batch | None = None,
+        needs: Collection[Query] | None = None,
+    ) -> Point:
+        """A point: the live parameters (default) or others of the same shapes, on the step's batch or another.
+
+        Args:
+            parameters: tensors shaped like ``self.parameters``, or None for the live ones.
+            batch: ``(inputs, targets)``, or None for the step's.
+            needs: what will be asked here, if less than the method's needs: a graph is kept only when needed.
+
+        Raises:
+            BudgetExhausted: the run's seconds are spent.
+        """
+        if time.perf_counter() > self.deadline:
+            raise BudgetExhausted("the budget of seconds ran out inside a step")
+        return Point(self, parameters, batch or self.batch, self.needs if needs is None else frozenset(needs))
+
+    def loss(self) -> Tensor:
+        """The loss ``[]`` at the live parameters on the step's batch; no graph is built."""
+        return self.at(needs=(Query.LOSS,)).loss()
+
+    def stream(self, name: str) -> Stream:
+        """Open (rewind) the named stream of random probes of this step."""
+        base = self._stream_seeds.get(name)
+        if base is None:
+            base = self._stream_seeds[name] = seed("stream", self._noise_seed, name)
+            if self._draws == "native":  # one each, so that two streams can be drawn from in turn
+                self._generators[name] = torch.Generator(self.parameters[0].device)
+        return open_stream(
+            self._generators.get(name), base, self._noise_seed, self.step, name, self.parameters[0], self.counts
+        )
+
+    def draw(self, kind: str, stream: str, shape: Sequence[int]) -> Tensor:
+        """The first draws of a stream: ``normal``, ``rademacher`` or ``uniform`` of the given shape."""
+        return self.stream(stream).draw(kind, tuple(shape))
+
+    def loss_function(self) -> Callable[[], Tensor]:
+        """The bare loss at the live parameters, for a library that owns its loop; each call is counted."""
+        self.require(Query.LOSS_FUNCTION)
+
+        def evaluate() -> Tensor:
+            point = self.at(needs=(Query.GRADIENT,))
+            self.count(Query.LOSS_FUNCTION, len(point.batch[0]))
+            return point.forward()
+
+        return evaluate
+
+    def require(self, query: Query) -> None:
+        """Refuse a query that was not declared.
+
+        Raises:
+            UndeclaredQueryError: the method's needs do not list it.
+        """
+        if query not in self.needs:
+            raise L.undeclared(query, self.needs)
+
+    def count(self, query: Query, samples: int) -> None:
+        """Enter one query over ``samples`` samples into the ledger.
+
+        Raises:
+            UndeclaredQueryError: the method's needs do not list it.
+        """
+        self.require(query)
+        self.counts[L.COLUMN[query.value]] += 1
+        self.counts[L.SAMPLES] += samples
+
+
+class Point:
+    """Queries at one set of parameters on one batch; they share one forward and one graph."""
+
+    def __init__(
+        self, oracle: TorchOracle, parameters: Sequence[Tensor] | None, batch: Batch | None, needs: frozenset[Query]
+    ) -> None:
+        if batch is None:
+            raise CurvebenchError("the oracle has no batch yet: call begin_step first")
+        self._oracle = oracle
+        self._live = parameters is None
+        self._parameters: list[Tensor] = (
+            list(oracle.parameters) if parameters is None else [p.detach().requires_grad_() for p in parameters]
+        )
+        self.batch = batch
+        self._needs = needs
+        self._outputs: Tensor | None = None
+        self._loss: Tensor | None = None
+        self._gradient: list[Tensor] | None = None
+        self._gradient_asked = False
+        self._records: list[Record] = []
+        self._layers: dict[str, LayerStatistics] | None = None
+
+    # -- queries -----------------------------------------------------------------------------------------------------
+
+    def loss(self) -> Tensor:
+        """``f(theta)`` as a detached scalar ``[]``."""
+        if self._loss is None:
+            self._count(Query.LOSS)
+            if self._needs <= {Query.LOSS}:
+                with torch.no_grad():
+                    self._loss = self._evaluate()
+            else:
+                self.forward()
+        assert self._loss is not None
+        return self._loss.detach()
+
+    def gradient(self) -> list[Tensor]:
+        """``grad f(theta)``: tensors shaped like the parameters (with their graph if HVP was announced)."""
+        if not self._gradient_asked:
+            self._count(Query.GRADIENT)
+            self._gradient_asked = True
+        if self._gradient is None:
+            self._differentiate()
+        assert self._gradient is not None
+        return self._gradient
+
+    def hvp(self, vector: Sequence[Tensor]) -> list[Tensor]:
+        """``H(theta) v`` with the Hessian of ``f`` over all parameters jointly, by reverse over reverse."""
+        self._count(Query.HVP)
+        if self._gradient is None:
+            self._differentiate()
+        assert self._gradient is not None
+        return hessian_vector_product(self._gradient, self._parameters, vector)
+
+    def ggnvp(self, vector: Sequence[Tensor]) -> list[Tensor]:
+        """``(J' H_out J + l2 I) v``: the generalised Gauss-Newton matrix of ``f`` times ``v``.
+
+        ``J`` is the Jacobian of the module's outputs, ``H_out`` the Hessian of the criterion in the outputs. ``J v``
+        is computed as the derivative of ``u -> J'u`` (double vjp), so the point's one forward serves.
+        """
+        self._count(Query.GGNVP)
+        self.forward()
+        assert self._outputs is not None
+        with torch.enable_grad():
+            u = torch.zeros_like(self._outputs, requires_grad=True)
+            pulled = _grad([self._outputs], self._parameters, [u], create_graph=True)
+            (pushed,) = _grad([g for g in pulled if g.requires_grad], [u],
+                              [v for v, g in zip(vector, pulled, strict=True) if g.requires_grad])  # fmt: skip
+            outputs = self._outputs.detach().requires_grad_()
+            (residual,) = _grad(
+                [self._oracle.objective.criterion(outputs, self.batch[1])], [outputs], create_graph=True
+            )
+            (curved,) = _grad([residual], [outputs], [pushed])
+            product = _grad([self._outputs], self._parameters, [curved])
+        l2 = self._oracle.objective.l2
+        return [g + l2 * v for g, v in zip(product, vector, strict=True)] if l2 else list(product)
+
+    def jvp(self, vector: Sequence[Tensor]) -> Tensor:
+        """The directional derivative ``grad f(theta) . v`` ``[]``, by forward mode: exact, and no graph is kept."""
+        self._count(Query.JVP)
+        self._record_statistics()
+        names = self._oracle.names
+        primals = dict(zip(names, (p.detach() for p in self._parameters), strict=True))
+        tangents = dict(zip(names, vector, strict=True))
+        pair: Any = torch.func.jvp(lambda p: self._functional_loss(p, *self.batch), (primals,), (tangents,))
+        value, derivative = cast("tuple[Tensor, Tensor]", pair)
+        self._loss = value.detach() if self._loss is None else self._loss
+        return derivative
+
+    def per_sample_gradient(self) -> list[Tensor]:
+        """Gradients of each sample's loss, ``[batch, *shape]`` for every parameter; their mean is the gradient."""
+        self._count(Query.PER_SAMPLE_GRADIENT)
+        primals = dict(zip(self._oracle.names, (p.detach() for p in self._parameters), strict=True))
+
+        def one(p: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
+            return self._functional_loss(p, x.unsqueeze(0), y.unsqueeze(0))
+
+        per_sample = torch.func.vmap(torch.func.grad(one), in_dims=(None, 0, 0))(primals, *self.batch)
+        return [per_sample[name] for name in self._oracle.names]
+
+    def layer_statistics(self) -> dict[str, LayerStatistics]:
+        """Inputs and output gradients (of the mean loss, no regulariser) of layers with weights, by module name."""
+        self._count(Query.LAYER_STATISTICS)
+        if self._layers is None:
+            self._differentiate()
+        assert self._layers is not None
+        return self._layers
+
+    def _count(self, query: Query) -> None:
+        """Enter one query into the ledger, unless this point was opened without it."""
+        self._oracle.require(query)
+        if query in L.GRAPH_QUERIES and query not in self._needs:
+            raise L.unannounced(query, self._needs)
+        self._oracle.count(query, len(self.batch[0]))
+
+    # -- one forward, one backward -----------------------------------------------------------------------------------
+
+    def forward(self) -> Tensor:
+        """The loss with its graph; evaluated once."""
+        if self._outputs is None or self._loss is None:
+            capture = self._oracle.capture if Query.LAYER_STATISTICS in self._needs else None
+            with torch.enable_grad():
+                if capture is None:
+                    self._loss = self._evaluate()
+                else:
+                    with capture.recording() as self._records:
+                        self._loss = self._evaluate()
+        return self._loss
+
+    def _evaluate(self) -> Tensor:
+        oracle = self._oracle
+        inputs, targets = self.batch
+        if self._live:
+            outputs = oracle.objective.module(inputs)
+        else:
+            live = dict(zip(oracle.names, self._parameters, strict=True))
+            outputs = functional_call(oracle.objective.module, live, (inputs,))
+        if torch.is_grad_enabled():
+            self._outputs = outputs
+        return oracle.objective.loss(outputs, targets, self._parameters)
+
+    def _differentiate(self) -> None:
+        loss = self.forward()
+        n = len(self._parameters)
+        second = Query.HVP in self._needs
+        keep = second or Query.GGNVP in self._needs
+        gradients = _grad([loss], [*self._parameters, *(r.output for r in self._records)],
+                          create_graph=second, retain_graph=keep)  # fmt: skip
+        self._gradient = list(gradients[:n])
+        if self._records:
+            self._layers = statistics(self._records, gradients[n:])
+
+    def _record_statistics(self) -> None:
+        """Function transforms cannot write buffers: an uncounted forward records the step's batch statistics here."""
+        layers = self._oracle._statistics.layers
+        if layers and layers[0].pending:
+            with torch.no_grad():
+                self._evaluate()
+
+    def _functional_loss(self, parameters: dict[str, Tensor], inputs: Tensor, targets: Tensor) -> Tensor:
+        objective = self._oracle.objective
+        outputs = functional_call(objective.module, parameters, (inputs,))
+        return objective.loss(outputs, targets, list(parameters.values()))
+
+
+def _grad(
+    outputs: Sequence[Tensor],
+    inputs: Sequence[Tensor],
+    vectors: Sequence[Tensor] | None = None,
+    *,
+    create_graph: bool = False,
+    retain_graph: bool = True,
+) -> tuple[Tensor, ...]:
+    """``autograd.grad`` with zeros for inputs that the outputs do not depend on."""
+    return torch.autograd.grad(outputs, inputs, vectors, retain_graph=retain_graph or create_graph,
+                               create_graph=create_graph, allow_unused=True, materialize_grads=True)  # fmt: skip
+
+
+def hessian_vector_product(
+    gradient: Sequence[Tensor], parameters: Sequence[Tensor], vector: Sequence[Tensor]
+) -> list[Tensor]:
+    """``H v = d(g . v)/d theta`` from a gradient that carries its graph.
+
+    Args:
+        gradient: ``g``, one tensor per parameter; those without a graph are constant in theta and contribute nothing.
+        parameters: the leaves ``theta``.
+        vector: ``v``, shaped like the parameters.
+    """
+    live = [(g, v) for g, v in zip(gradient, vector, strict=True) if g.requires_grad]
+    if not live:
+        return [torch.zeros_like(p) for p in parameters]
+    return list(_grad([g for g, _ in live], parameters, [v for _, v in live]))

@@ -1,0 +1,119 @@
+"""One method on one task in torch."""
+
+from __future__ import annotations
+
+import copy
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+
+from curvebench.cards import MethodCard
+from curvebench.clock import Clock, EventClock
+from curvebench.errors import DeviceError
+from curvebench.methods.adapter_torch import TorchMethod
+from curvebench.oracle.torch import BudgetExhausted, TorchOracle
+from curvebench.run.loop import StepInterrupted
+from curvebench.spec import Query, RunSpec, seed
+from curvebench.tasks.problem import Evaluation, Problem
+from curvebench.tasks.runtime_torch import TorchTask
+
+
+class TorchEngine:
+    """The engine of :func:`curvebench.run.loop.train` in torch.
+
+    Args:
+        spec: the run.
+        problem: the task at this seed block.
+        method: the method's card.
+        threads: intra-op threads.
+
+    Raises:
+        DeviceError: the device is not on this machine.
+    """
+
+    def __init__(self, spec: RunSpec, problem: Problem, method: MethodCard, threads: int) -> None:
+        torch.set_num_threads(threads)
+        self.device = device(spec.device)
+        needs = frozenset(Query(need) for need in spec.needs)
+        self.task = TorchTask(problem, self.device, getattr(torch, spec.dtype))
+        noise = seed("noise", spec.task, method.name, spec.seed_block)
+        torch.manual_seed(noise)  # for third-party optimisers that draw from the global generator
+        self.oracle = TorchOracle(self.task.objective, needs, noise, spec.draws)
+        self.method = TorchMethod(method, spec.hyperparameters, self.oracle)
+        self.self_reported = self.method.self_reported
+        self.compilation: float | None = None
+        self.cache: str | None = None
+        if self.device.type == "cuda":
+            self.clock: Clock = EventClock(
+                torch.cuda.synchronize,
+                lambda: torch.cuda.Event(enable_timing=True),  # type: ignore[no-untyped-call]
+            )
+        else:
+            self.clock = Clock(_nothing_pending)
+        self._guard = torch.no_grad if needs <= {Query.LOSS} else nullcontext
+
+    def step(self, step: int, deadline: float) -> None:
+        """One optimiser step, batch included."""
+        oracle = self.oracle
+        oracle.deadline = deadline
+        oracle.begin_step(step, self.task.batch(step))
+        guard: AbstractContextManager[object] = self._guard()  # a zeroth-order method runs with autograd off
+        try:
+            with guard:
+                self.method.step()
+        except BudgetExhausted:
+            raise StepInterrupted from None
+        oracle.end_step()
+
+    def evaluate(self) -> Evaluation:
+        """Evaluate, and wait for it."""
+        seen = self.task.evaluate()
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+        return seen
+
+    def counts(self) -> list[int]:
+        """The ledger so far."""
+        return list(self.oracle.counts)
+
+    def state_bytes(self) -> int:
+        """Bytes of optimiser state."""
+        return self.method.state_bytes()
+
+    def notes(self) -> list[str]:
+        """What the optimiser has to say about the run, such as skipped steps."""
+        return self.method.notes()
+
+    def snapshot(self) -> dict[str, Any]:
+        """A copy of everything that the next step depends on: parameters, buffers, optimiser state."""
+        return copy.deepcopy({"module": self.oracle.objective.module.state_dict(), "method": self.method.state_dict()})
+
+    def restore(self, snapshot: dict[str, Any]) -> None:
+        """Continue from a :meth:`snapshot`, of another engine of the same run too."""
+        content = copy.deepcopy(snapshot)
+        self.oracle.objective.module.load_state_dict(content["module"])
+        self.method.load_state_dict(content["method"])
+
+
+def device(name: str) -> torch.device:
+    """The torch device ``cpu`` or ``cuda[:i]``.
+
+    Raises:
+        DeviceError: it is not on this machine.
+    """
+    kind, _, index = name.partition(":")
+    if kind == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if int(index or 0) >= count:
+            raise DeviceError(f"device = {name}: torch {torch.__version__} sees {count or 'no'} CUDA devices; use cpu")
+    return torch.device(name)
+
+
+def _nothing_pending() -> None:
+    """CPU operators of torch return when they are done: there is nothing to wait for."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether torch failed to allocate."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

@@ -1,0 +1,175 @@
+"""From a run's spec to what came out of it; what a method does wrong becomes a status with a reason."""
+
+from __future__ import annotations
+
+import importlib
+import math
+import os
+import re
+import sys
+import time
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from platformdirs import user_cache_path
+
+from curvebench import __version__, cards, machine, tasks
+from curvebench.cards import MethodCard, TaskCard
+from curvebench.clock import distribution
+from curvebench.errors import CurvebenchError, MissingPackageError, UnmetNeedError
+from curvebench.methods import resolve
+from curvebench.oracle.ledger import COLUMNS, as_dict, check_needs
+from curvebench.run.loop import Goal, Trajectory, train
+from curvebench.run.memory import PeakMemory
+from curvebench.spec import Query, RunSpec, Status
+from curvebench.types import Json
+
+_LIBRARIES = ("torch", "jax", "jaxlib", "optax", "numpy", "scipy", "scikit-learn")
+
+
+def prepare(spec: RunSpec) -> tuple[MethodCard, TaskCard]:
+    """The cards of a run, refused before anything is trained.
+
+    Raises:
+        CardError: a card is missing or bad.
+        UnmetNeedError: the method needs a query that the task cannot answer, or has no code for the framework.
+    """
+    method = resolve(spec.method, spec.needs, spec.framework)
+    if spec.framework not in method.implementation:
+        there = " and ".join(method.frameworks)
+        raise UnmetNeedError(f"{method.name}: no implementation in {spec.framework}: there is {there}")
+    task = cards.task(spec.task)
+    needs = [Query(need) for need in spec.needs]
+    check_needs(method.name, needs, task.name, task.offers, task.refuses)
+    return method, task
+
+
+def execute(spec: RunSpec) -> Json:
+    """Run one spec in this process and return everything of its record but the keys and the scheduler's part.
+
+    Statuses: ``reached``, ``budget``, ``diverged``, ``unsupported`` (an unmet need, with the sentence),
+    ``out_of_memory``, ``crashed`` (what the step raised). ``timeout`` belongs to the scheduler.
+    """
+    began, cpu_began = time.perf_counter(), time.process_time()
+    started = datetime.now(UTC).isoformat(timespec="seconds")
+    load, threads = os.getloadavg()[0], machine.available_cores()
+    out = Trajectory()
+    engine: Any = None
+    setup: float | None = None
+    peak = PeakMemory()
+    title: Json = {"method": spec.method, "task": spec.task, "method_family": "", "task_family": "", "twin": True}
+    metric: Json = {"name": "", "label": "", "direction": "min", "target": None, "optimum": None}
+    size: int | None = None
+    try:
+        method, task = prepare(spec)
+        title = {"method": method.title, "task": task.title, "method_family": str(method.family),
+                 "task_family": str(task.family), "twin": method.twin}  # fmt: skip
+        scale = task.at(spec.scale)
+        metric |= {"name": task.metric.name, "label": task.metric.label, "direction": str(task.metric.direction),
+                   "target": scale.target}  # fmt: skip
+        problem = tasks.load(task, spec.scale, spec.seed_block)
+        metric["optimum"] = problem.optimum
+        size = problem.dimension * int(spec.dtype[-2:]) // 8
+        module = _import_engine(spec.framework)
+        if spec.framework == "jax":
+            module.use_cache(cache_folder() / "xla")
+        peak = PeakMemory()
+        engine = _engine(module, spec)(spec, problem, method, threads)
+        setup = time.perf_counter() - began
+        goal = Goal(scale.target, str(task.metric.direction), task.metric.name)
+        train(engine, spec.budget, goal, scale.evaluate_every, out)
+    except UnmetNeedError as error:
+        out.status, out.reason = Status.UNSUPPORTED, str(error)
+    except (Exception, MemoryError) as error:  # a method's code may raise anything: it becomes the row's reason
+        out.status, out.reason = _status(error, spec.framework), _sentence(error)
+    if out.status not in (Status.REACHED, Status.BUDGET):
+        out.crossing = None
+    wall = time.perf_counter() - began
+    steps = distribution(engine.clock.laps) if engine is not None else None
+    peak_bytes, how = peak.read()
+    counts = engine.counts() if engine is not None and out.status is not Status.OUT_OF_MEMORY else [0] * len(COLUMNS)
+    laps = engine.clock.laps if engine is not None else []
+    return {
+        "spec": spec.to_json(),
+        "title": title,
+        "status": out.status.value,
+        "reason": out.reason,
+        "metric": metric,
+        "curve": {"step": out.step, "seconds": out.seconds, "oracle_calls": out.oracle_calls,
+                  "metric": _finite(out.metric), "loss": _finite(out.loss), "test": _finite(out.test)},
+        "final": {key: (_finite(values)[-1] if values else None)
+                  for key, values in (("metric", out.metric), ("loss", out.loss), ("test", out.test))},
+        "crossing": out.crossing,
+        "consumed": out.consumed,
+        "ledger": {**as_dict(counts), "self_reported": engine.self_reported if engine is not None else []},
+        "seconds": {
+            "setup": setup,
+            "compilation": engine.compilation if engine is not None else None,
+            "cache": engine.cache if engine is not None else None,
+            "first_step": laps[0] if laps else None,
+            "step": steps._asdict() if steps is not None else None,
+            "evaluation": out.evaluation_seconds,
+            "total": wall,
+        },
+        "memory": {"peak_bytes": peak_bytes, "parameter_bytes": size,
+                   "state_bytes": engine.state_bytes() if engine is not None else None, "how": how},
+        "provenance": {
+            "started": started,
+            "versions": {"curvebench": __version__, **_versions()},
+            "threads": threads,
+            "cpu_wall_ratio": (time.process_time() - cpu_began) / wall,
+            "load": load,
+            "notes": engine.notes() if engine is not None else [],
+        },
+    }  # fmt: skip
+
+
+def cache_folder() -> Path:
+    """Where compiled programs are kept: ``$CURVEBENCH_CACHE``, else the user's cache folder."""
+    return Path(os.environ.get("CURVEBENCH_CACHE") or user_cache_path("curvebench"))
+
+
+def _import_engine(framework: str) -> Any:
+    try:
+        return importlib.import_module(f"curvebench.run.engine_{framework}")
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.split(".")[0] not in _LIBRARIES:
+            raise
+        raise MissingPackageError(error.name, framework, f"framework = {framework}") from error
+
+
+def _engine(module: Any, spec: RunSpec) -> Any:
+    return getattr(module, {"torch": "TorchEngine", "jax": "JaxEngine"}[spec.framework])
+
+
+def _status(error: BaseException, framework: str) -> Status:
+    if isinstance(error, MemoryError):
+        return Status.OUT_OF_MEMORY
+    module = sys.modules.get(f"curvebench.run.engine_{framework}")
+    return Status.OUT_OF_MEMORY if module is not None and module.is_out_of_memory(error) else Status.CRASHED
+
+
+def _sentence(error: BaseException) -> str:
+    """The first lines of what was raised; curvebench's own errors are sentences already."""
+    text = str(error).strip().splitlines() or [""]
+    if any("Traceback (most recent call last)" in line for line in text):  # what a host callback raised, told by XLA
+        text = [line for line in text if re.match(r"[A-Za-z_][\w.]*: ", line)][-1:] or text
+    message = " ".join(text[:3])[:500]
+    return message if isinstance(error, CurvebenchError) else f"{type(error).__name__}: {message}"
+
+
+def _finite(values: list[Any]) -> list[Any]:
+    """NaN and infinity become null: JSON has neither."""
+    return [v if v is not None and math.isfinite(v) else None for v in values]
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in _LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,150 @@
+"""A task without a framework: arrays, batches and the recipe of its twins, all in NumPy.
+
+Shapes: ``n`` training samples; inputs ``[n, ...]``, targets ``[n]`` (or ``[n, ...]``); parameters are a flat dict by
+torch's ``state_dict`` names in ``named_parameters`` order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from curvebench.cards import TaskScale
+from curvebench.spec import seed
+from curvebench.types import Parameters
+
+if TYPE_CHECKING:  # heavy frameworks are imported only by the twin that runs
+    from torch import nn
+
+    from curvebench.oracle.jax import Apply
+
+
+class Split(NamedTuple):
+    """Samples of one split: ``inputs [n, ...]`` (float64, or uint8 images) and ``targets [n]``."""
+
+    inputs: npt.NDArray[Any]
+    targets: npt.NDArray[Any]
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+
+class Evaluation(NamedTuple):
+    """One evaluation, off the clock: the metric, the training loss, the test metric (None without a test set)."""
+
+    metric: float
+    loss: float
+    test: float | None
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Everything that both twins of a task share.
+
+    Args:
+        name: the task's name.
+        seed_block: fixes ``parameters`` and the data order.
+        parameters: initial values in float64.
+        train: training samples.
+        criterion: ``squared`` (mean of half squared errors), ``logistic`` (labels +-1) or ``cross-entropy``.
+        metric: ``gap`` (training objective minus ``optimum``) or ``accuracy`` (on ``validation``).
+        torch_module: makes the ``nn.Module``; its ``named_parameters`` are ``parameters``, in order.
+        jax_apply: ``apply(params, buffers, inputs, tap, train) -> (outputs, batch statistics)``.
+        batch: samples per step, or None for full batches.
+        validation: what targets and tuning look at.
+        test: reported, never tuned on.
+        train_probe: how many training samples the reported loss is averaged over (all, or the first so many).
+        buffers: initial BatchNorm running statistics.
+        momentum: BatchNorm's momentum.
+        l2: coefficient of the quadratic regulariser in the objective.
+        optimum: the smallest value of the objective, where it is known.
+        normalisation: ``(mean, std)`` per channel for uint8 images; they are scaled to [0, 1] first.
+    """
+
+    name: str
+    seed_block: int
+    parameters: Parameters
+    train: Split
+    criterion: str
+    metric: str
+    torch_module: Callable[[], nn.Module]
+    jax_apply: Callable[[bool], Apply]
+    batch: int | None = None
+    validation: Split | None = None
+    test: Split | None = None
+    train_probe: int | None = None
+    buffers: Mapping[str, npt.NDArray[np.float64]] = field(default_factory=dict)
+    momentum: float = 0.1
+    l2: float = 0.0
+    optimum: float | None = None
+    normalisation: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+
+    @property
+    def likelihood(self) -> str:
+        """The distribution whose negative log-likelihood the criterion is."""
+        return {"squared": "gaussian", "logistic": "bernoulli", "cross-entropy": "categorical"}[self.criterion]
+
+    @property
+    def dimension(self) -> int:
+        """Number of parameters."""
+        return sum(p.size for p in self.parameters.values())
+
+    def order(self) -> BatchOrder:
+        """The data order of this (task, seed block)."""
+        return BatchOrder(len(self.train), self.batch, seed("order", self.name, self.seed_block))
+
+    def loss_probe(self) -> Split:
+        """The training samples over which the reported loss is averaged."""
+        return Split(*(a[: self.train_probe] for a in self.train))
+
+
+class BatchOrder:
+    """Sampling without replacement: a fresh permutation per epoch, the incomplete last batch dropped.
+
+    Args:
+        n: number of samples.
+        batch: samples per batch, or None for full batches.
+        seed: a function of (task, seed block) alone, so that every method and framework sees the same batches.
+
+    Raises:
+        ValueError: the batch is larger than the training set.
+    """
+
+    def __init__(self, n: int, batch: int | None, seed: int) -> None:
+        if batch is not None and not 1 <= batch <= n:
+            raise ValueError(f"batch = {batch}: must lie in [1, {n}], the number of training samples")
+        self.size = n if batch is None else batch
+        self.full = batch is None or batch == n
+        self._n = n
+        self._seed = seed
+        self._epoch = -1
+        self._permutation: npt.NDArray[np.int64] = np.arange(0)
+
+    def __getitem__(self, step: int) -> npt.NDArray[np.int64]:
+        """Indices ``[batch]`` of the step's samples; any step can be asked at any time."""
+        epoch, position = divmod(step, self._n // self.size)
+        if epoch != self._epoch:
+            rng = np.random.Generator(np.random.Philox(seed("epoch", self._seed, epoch)))
+            self._permutation = rng.permutation(self._n)
+            self._epoch = epoch
+        return self._permutation[position * self.size : (position + 1) * self.size]
+
+
+def batch_size(scale: TaskScale) -> int | None:
+    """Samples per step of a card's scale, None for full batches."""
+    return None if scale.batch == "full" else int(scale.batch)
+
+
+def generator(task: str, seed_block: int | str, purpose: str) -> np.random.Generator:
+    """The NumPy generator of a task's own randomness, a pure function of its arguments."""
+    return np.random.Generator(np.random.Philox(seed("task", task, seed_block, purpose)))
+
+
+def kaiming_normal(rng: np.random.Generator, shape: tuple[int, ...], gain: float = 2.0) -> npt.NDArray[np.float64]:
+    """Weights ``[out, in, ...]`` from N(0, gain / fan_in), He et al. 2015 (gain 2 behind ReLU, 1 elsewhere)."""
+    fan_in = int(np.prod(shape[1:]))
+    return rng.standard_normal(shape) * float(np.sqrt(gain / fan_in))

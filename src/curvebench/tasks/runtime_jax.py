@@ -1,0 +1,141 @@
+"""A problem in jax: functions, data on the device, batches and evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+from curvebench.oracle.jax import Batch, Buffers, Objective, Params
+from curvebench.tasks.problem import Evaluation, Problem, Split
+
+CHUNK = 2000
+"""Samples per forward in evaluation; larger than in torch, since convolutions inside XLA's loops are slow on CPU."""
+
+
+def squared(outputs: Array, targets: Array) -> Array:
+    """``mean (o - y)^2 / 2``."""
+    return jnp.square(outputs - targets).mean() / 2
+
+
+def logistic(outputs: Array, targets: Array) -> Array:
+    """``mean log(1 + exp(-y o))`` for labels +-1."""
+    return jax.nn.softplus(-targets * outputs).mean()
+
+
+def cross_entropy(outputs: Array, targets: Array) -> Array:
+    """``mean -log softmax(o)_y`` for integer labels."""
+    logits = jax.nn.log_softmax(outputs)
+    return -jnp.take_along_axis(logits, targets[:, None], axis=-1).mean()
+
+
+CRITERIA: dict[str, Callable[[Array, Array], Array]] = {
+    "squared": squared,
+    "logistic": logistic,
+    "cross-entropy": cross_entropy,
+}
+
+
+class JaxTask:
+    """The jax twin of a problem.
+
+    Args:
+        problem: arrays and recipe.
+        device: where data lives.
+        dtype: of parameters, data and arithmetic.
+    """
+
+    def __init__(self, problem: Problem, device: Any, dtype: Any) -> None:
+        self.problem = problem
+        self._device, self._dtype = device, np.dtype(dtype)
+        self.objective = Objective(problem.jax_apply(True), CRITERIA[problem.criterion], problem.likelihood, problem.l2)
+        self._evaluation = problem.jax_apply(False)
+        self.params: Params = {n: self._put(p.astype(self._dtype)) for n, p in problem.parameters.items()}
+        self.buffers: Buffers = {n: self._put(b.astype(self._dtype)) for n, b in problem.buffers.items()}
+        self._order = problem.order()
+        self._rows = np.zeros(0, np.int32)
+        self.data: Batch = self._place(problem.train)
+        splits = {"train": problem.loss_probe(), "validation": problem.validation, "test": problem.test}
+        if problem.metric == "gap":
+            splits = {"train": splits["train"]}
+        self._splits = {name: self._chunked(split) for name, split in splits.items() if split is not None}
+        self._evaluate = jax.jit(self._evaluate_splits)
+
+    def rows(self, step: int) -> np.ndarray[Any, Any]:
+        """Indices ``[batch]`` int32 of the step's mini-batch (empty for full batches): the step's only host input."""
+        return self._rows if self._order.full else self._order[step].astype(np.int32)
+
+    def batch(self, data: Batch, rows: Array) -> Batch:
+        """Gather and normalise a mini-batch; traced inside the step."""
+        inputs, targets = data
+        if not self._order.full:
+            inputs, targets = inputs[rows], targets[rows]
+        return self._prepare(inputs), targets
+
+    def commit(self, buffers: Buffers, statistics: Buffers) -> Buffers:
+        """Fold a step's batch statistics into the running ones; traced inside the step."""
+        rate = self.problem.momentum
+        return {name: old + rate * (statistics[name] - old) for name, old in buffers.items()}
+
+    def evaluate(self, params: Params, buffers: Buffers) -> Evaluation:
+        """Metric, training loss and test metric in evaluation mode."""
+        values = {name: float(v) for name, v in self._evaluate(params, buffers, self._splits).items()}
+        if self.problem.metric == "gap":
+            assert self.problem.optimum is not None
+            return Evaluation(values["train"] - self.problem.optimum, values["train"], None)
+        return Evaluation(values["validation"], values["train"], values.get("test"))
+
+    def _evaluate_splits(self, params: Params, buffers: Buffers, splits: dict[str, Any]) -> dict[str, Array]:
+        return {name: self._evaluate_split(name, params, buffers, *split) for name, split in splits.items()}
+
+    def _evaluate_split(
+        self, name: str, params: Params, buffers: Buffers, inputs: Array, targets: Array, weights: Array
+    ) -> Array:
+        def chunk(piece: tuple[Array, Array, Array]) -> Array:
+            x, y, w = piece
+            outputs, _ = self._evaluation(params, buffers, self._prepare(x), None)
+            if name == "train":
+                each = jax.vmap(lambda o, t: self.objective.criterion(o[None], t[None]))(outputs, y)
+            else:
+                each = (outputs.argmax(-1) == y).astype(self._dtype)
+            return jnp.sum(each * w)
+
+        pieces = (inputs, targets, weights)
+        alone = len(weights) == 1
+        total: Array = chunk((inputs[0], targets[0], weights[0])) if alone else lax.map(chunk, pieces).sum()
+        total = total / weights.sum()
+        if name == "train" and self.objective.l2:
+            total = total + self.objective.l2 / 2 * sum(jnp.vdot(p, p) for p in params.values())
+        return total
+
+    def _chunked(self, split: Split) -> tuple[Array, Array, Array]:
+        """Pad to whole chunks with weight 0: ``[chunks, size, ...]``."""
+        size = min(CHUNK, len(split))
+        padding = -len(split) % size
+        arrays = [np.concatenate([a, a[:padding]]) for a in split]
+        weights = np.concatenate([np.ones(len(split)), np.zeros(padding)])
+        inputs, targets, ones = (a.reshape(-1, size, *a.shape[1:]) for a in (*arrays, weights))
+        return (*self._place(Split(inputs, targets)), self._put(ones.astype(self._dtype)))
+
+    def _place(self, split: Split) -> Batch:
+        inputs, targets = split
+        if inputs.dtype != np.uint8:
+            inputs = inputs.astype(self._dtype)
+        kind = np.int32 if np.issubdtype(targets.dtype, np.integer) else self._dtype
+        return self._put(inputs), self._put(targets.astype(kind))
+
+    def _put(self, array: np.ndarray[Any, Any]) -> Array:
+        placed: Array = jax.device_put(array, self._device)
+        return placed
+
+    def _prepare(self, inputs: Array) -> Array:
+        if self.problem.normalisation is None:
+            return inputs
+        mean, std = (np.asarray(v, self._dtype)[:, None, None] for v in self.problem.normalisation)
+        scale, shift = (1 / (255 * std)).astype(self._dtype), (-mean / std).astype(self._dtype)
+        normal: Array = inputs.astype(self._dtype) * scale + shift
+        return normal

@@ -1,0 +1,43 @@
+"""The optimisers alone, for a training loop of your own: ``from curvebench.torch import MFAC``.
+
+These are the classes that the benchmark runs, not copies of them. All arguments but the first are keyword-only, and all
+are ordinary ``torch.optim.Optimizer`` objects, or preconditioners that wrap one.
+"""
+
+from __future__ import annotations
+
+from curvebench.methods.adahessian_torch import AdaHessian
+from curvebench.methods.deepzero_torch import DeepZero
+from curvebench.methods.ekfac_torch import EKFAC
+from curvebench.methods.forward_gradient_torch import ForwardGradient
+from curvebench.methods.hizoo_torch import HiZOO
+from curvebench.methods.kfac_torch import KFAC
+from curvebench.methods.lozo_torch import LOZO
+from curvebench.methods.mezo_momentum_torch import MeZOMomentum
+from curvebench.methods.mezo_torch import MeZO
+from curvebench.methods.mfac_pruning_torch import MFACPruner
+from curvebench.methods.mfac_torch import MFAC
+from curvebench.methods.mkor_torch import MKOR
+from curvebench.methods.zo_adam_torch import ZOAdam
+from curvebench.methods.zo_cge_torch import ZOCGE
+from curvebench.methods.zo_sgd_torch import ZOSGD
+from curvebench.methods.zo_sign_torch import ZOSign
+
+__all__ = [
+    "EKFAC",
+    "KFAC",
+    "LOZO",
+    "MFAC",
+    "MKOR",
+    "ZOCGE",
+    "ZOSGD",
+    "AdaHessian",
+    "DeepZero",
+    "ForwardGradient",
+    "HiZOO",
+    "MFACPruner",
+    "MeZO",
+    "MeZOMomentum",
+    "ZOAdam",
+    "ZOSign",
+]
