@@ -35,3 +35,17 @@ class Overhead:
 
     track_ratio.unit = "ours / bare loop"  # type: ignore[attr-defined]
     track_extra_microseconds.unit = "microseconds"  # type: ignore[attr-defined]
+
+
+class Isolation:
+    """Seconds from "start this run" to the end of its first step on least-squares, compilation included."""
+
+    params = ["torch", "jax"]
+    param_names = ("framework",)
+    timeout = 300.0
+    unit = "seconds"
+
+    def track_first_step(self, framework: str) -> float:
+        code = "import sys; from curvebench.procedures.isolation import median; print(median(sys.argv[1]))"
+        out = subprocess.run([sys.executable, "-c", code, framework], capture_output=True, text=True, check=True).stdout
+        return float(out.splitlines()[-1])

@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 import torch
+from threadpoolctl import threadpool_limits
 from torch import nn
 
 from curvebench import methods
@@ -33,6 +34,10 @@ from curvebench.tasks.runtime_torch import TorchTask
 with warnings.catch_warnings():  # torch's own forward mode compiles its rules with torch.jit, which torch deprecates
     warnings.simplefilter("ignore", DeprecationWarning)
     importlib.import_module("torch._decomp.decompositions_for_jvp")
+
+# A plugin of pytest may have loaded NumPy before the environment said one thread; on a busy machine two threads of
+# OpenBLAS wait for each other a hundred times longer than they compute.
+threadpool_limits(1, user_api="blas")
 
 Arrays = dict[str, np.ndarray]
 ALL = frozenset(Query)

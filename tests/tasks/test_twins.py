@@ -64,8 +64,10 @@ def test_every_shipped_task_is_tested_here() -> None:
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_torch_and_jax_agree_on_loss_gradient_and_hvp(name: str) -> None:
-    left, right = torch_oracle(name), tiny.Jax(problem(name))
-    v = tiny.tangent(left.problem)
+    # The GroupNorm sibling differs in one layer, so that its shortest form will do: XLA compiles by the layer.
+    at = problem(name, depth=8) if name == "cifar10-resnet20-gn" else problem(name)
+    left, right = tiny.Torch(at), tiny.Jax(at)
+    v = tiny.tangent(at)
 
     def ask(jaxed: Any, params: Any, v: Any) -> Any:
         point = jaxed.at(params, needs=(Query.GRADIENT, Query.HVP))

@@ -46,7 +46,9 @@ def check_needs(
     """
     for need in needs:
         if need not in offers:
-            why = (refuses or {}).get(need, f"the task offers {', '.join(sorted(q.value for q in offers)) or 'nothing'}")
+            why = (refuses or {}).get(
+                need, f"the task offers {', '.join(sorted(q.value for q in offers)) or 'nothing'}"
+            )
             raise UnmetNeedError(f"{method} needs {need} and {task} cannot answer it: {why}")
 
 

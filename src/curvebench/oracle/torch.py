@@ -73,6 +73,7 @@ class TorchOracle:
         self.parameters: list[nn.Parameter] = list(objective.module.parameters())
         self.counts = [0] * len(L.COLUMNS)
         self.deadline = float("inf")
+        self._asked = False
         self.batch: Batch | None = None
         self.step = -1
         self._noise_seed = noise_seed
@@ -88,6 +89,7 @@ class TorchOracle:
         """Set the step and its mini-batch ``(inputs [batch, ...], targets [batch, ...])``."""
         self.step = step
         self.batch = batch
+        self._asked = False
         if self._statistics.layers:
             self._statistics.arm()
 
@@ -116,10 +118,11 @@ class TorchOracle:
             needs: what will be asked here, if less than the method's needs: a graph is kept only when needed.
 
         Raises:
-            BudgetExhausted: the run's seconds are spent.
+            BudgetExhausted: the run's seconds are spent, and this step has had a point already.
         """
-        if time.perf_counter() > self.deadline:
+        if self._asked and time.perf_counter() > self.deadline:
             raise BudgetExhausted("the budget of seconds ran out inside a step")
+        self._asked = True  # a step has its first point in any case: a method of one query ends between two steps
         return Point(self, parameters, batch or self.batch, self.needs if needs is None else frozenset(needs))
 
     def loss(self) -> Tensor:

@@ -15,8 +15,9 @@ import numpy as np
 from curvebench import cards, machine
 from curvebench.cards import MethodCard, TaskCard
 from curvebench.run import execute
-from curvebench.schedule import server, specify
+from curvebench.schedule import jobs_of, server, specify
 from curvebench.schedule.isolation import Isolation
+from curvebench.schedule.study import own_modules
 from curvebench.spec import Budget, RunSpec
 from curvebench.types import Json
 
@@ -56,12 +57,15 @@ def isolation_seconds(framework: str, runs: int = 10, task: str = "least-squares
     """
     card: TaskCard = cards.task(task)
     optimiser: MethodCard = cards.method(method)
-    children = Isolation(WORKER, server.preload_for([framework], "curvebench.run.execute"))
+    specs = [
+        specify(card, method, optimiser, framework, "quick", Budget(1), {}, "card", seed_block=block)
+        for block in range(runs + 1)
+    ]
+    children = Isolation(WORKER, server.preload_for([framework], "curvebench.run.execute", *own_modules(jobs_of(specs))))
     cores = machine.affinity()
     seconds = []
     try:
-        for block in range(runs + 1):
-            spec = specify(card, method, optimiser, framework, "quick", Budget(1), {}, "card", seed_block=block)
+        for spec in specs:
             began = time.monotonic()
             children.start(spec, cores, 300.0)
             (outcome,) = children.wait(300.0)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from platformdirs import user_cache_path
+from threadpoolctl import threadpool_limits
 
 from curvebench import __version__, cards, machine, tasks
 from curvebench.cards import MethodCard, TaskCard
@@ -55,6 +56,7 @@ def execute(spec: RunSpec) -> Json:
     began, cpu_began = time.perf_counter(), time.process_time()
     started = datetime.now(UTC).isoformat(timespec="seconds")
     load, threads = os.getloadavg()[0], machine.available_cores()
+    threadpool_limits(threads, user_api="blas")  # NumPy's BLAS was loaded before this process was pinned to its cores
     out = Trajectory()
     engine: Any = None
     setup: float | None = None
