@@ -1,7 +1,7 @@
 """The harness's loop against a bare hand-written loop in the same process, interleaved.
 
-Published as ratios (docs/performance.md), not asserted by the clock. `CURVEBENCH_PAIRS=50 pytest tests/peers -s` is what
-the published figures were taken with; here a few pairs show that both sides run and that the figure is one.
+Published as ratios (docs/performance.md), not asserted by the clock: `CURVEBENCH_PAIRS=50 pytest tests/peers -s`. Here a
+few pairs show that both sides run and that the figure is one.
 """
 
 from __future__ import annotations
@@ -31,9 +31,8 @@ def test_the_harness_beside_a_bare_loop(benchmark: BenchmarkFixture, task: str, 
         # a process of its own: jax's precision is a setting of the process
         import json
 
-        run = subprocess.run(
-            [sys.executable, "-c", SCRIPT, task, framework, str(steps), pairs], capture_output=True, text=True, check=True
-        )
+        command = [sys.executable, "-c", SCRIPT, task, framework, str(steps), pairs]
+        run = subprocess.run(command, capture_output=True, text=True, check=True)
         return dict(json.loads(run.stdout.splitlines()[-1]))
 
     ratio = benchmark.pedantic(measure, rounds=1)

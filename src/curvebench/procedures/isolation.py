@@ -61,7 +61,9 @@ def isolation_seconds(framework: str, runs: int = 10, task: str = "least-squares
         specify(card, method, optimiser, framework, "quick", Budget(1), {}, "card", seed_block=block)
         for block in range(runs + 1)
     ]
-    children = Isolation(WORKER, server.preload_for([framework], "curvebench.run.execute", *own_modules(jobs_of(specs))))
+    children = Isolation(
+        WORKER, server.preload_for([framework], "curvebench.run.execute", *own_modules(jobs_of(specs)))
+    )
     cores = machine.affinity()
     seconds = []
     try:

@@ -50,7 +50,8 @@ def factor(estimate: Estimate) -> str:
     if estimate.low is None or estimate.high is None or estimate.low <= 0.0:
         return plain(estimate.mean, 2)
     spread = math.sqrt(estimate.high) / math.sqrt(estimate.low)
-    digits = 2 if spread >= 1.1 else min(6, 1 - scale(max(spread - 1.0, 1e-9)))
+    # No spread at all (every seed at the resolution, say) earns no more digits than a wide one.
+    digits = 2 if spread >= 1.1 or spread - 1.0 < 1e-9 else min(6, 1 - scale(max(spread - 1.0, 1e-9)))
     return f"{plain(estimate.mean, digits)} ×/÷ {above_one(spread)}"
 
 
