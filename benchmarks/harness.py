@@ -40,7 +40,7 @@ class Overhead:
 class Isolation:
     """Seconds from "start this run" to the end of its first step on least-squares, compilation included."""
 
-    params = ["torch", "jax"]
+    params = (["torch", "jax"],)
     param_names = ("framework",)
     timeout = 300.0
     unit = "seconds"

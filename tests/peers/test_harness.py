@@ -1,7 +1,7 @@
 """The harness's loop against a bare hand-written loop in the same process, interleaved.
 
-Published as ratios (docs/performance.md), not asserted by the clock: `CURVEBENCH_PAIRS=50 pytest tests/peers -s`. Here a
-few pairs show that both sides run and that the figure is one.
+Published as ratios (docs/performance.md), not asserted by the clock: `CURVEBENCH_PAIRS=50 pytest tests/peers -s`.
+Here a few pairs show that both sides run and that the figure is one.
 """
 
 from __future__ import annotations
