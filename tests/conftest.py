@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from threadpoolctl import threadpool_limits
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
@@ -44,6 +45,10 @@ os.environ.update(
 settings.register_profile("curvebench", deadline=None, database=None, print_blob=True)
 settings.register_profile("ci", settings.get_profile("curvebench"), derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "curvebench")
+
+
+# A plugin of pytest may have loaded NumPy already, whose BLAS then runs as many threads as there are cores.
+threadpool_limits(1, user_api="blas")
 
 
 def pytest_unconfigure() -> None:
