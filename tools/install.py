@@ -33,6 +33,10 @@ TORCH_RANGE = "torch>=2.6"
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 CPU_INDEX_SECONDS = 5.0
 EXTRAS = "all,dev"
+OPINIONS = "second-opinions"
+"""The dependency group that is installed without its needs: see pyproject.toml."""
+DECIDING = ("build-system", "project", "dependency-groups")
+"""Tables of pyproject.toml that decide what is installed."""
 CHECK = "import curvebench, click, numpy, pydantic, rich, torch, jax, optax, pandas, scipy, sklearn, pytest"
 """What must import before an environment counts as installed."""
 
@@ -70,7 +74,7 @@ class Environment:
         """sha256 of what decides the content of the environment: another value means that it must be installed anew."""
         project = tomllib.loads((ROOT / "pyproject.toml").read_text())
         parts = [
-            json.dumps([project["build-system"], project["project"], project["tool"]["hatch"]], sort_keys=True),
+            json.dumps([project[name] for name in DECIDING] + [project["tool"]["hatch"]], sort_keys=True),
             CONSTRAINTS.read_text(),
             Path(__file__).read_text(),
             self.config().get("version", ""),
@@ -243,6 +247,12 @@ def install_packages(environment: Environment) -> None:
         environment.pip(
             "install", "-c", str(CONSTRAINTS), "-c", str(held), "--no-build-isolation", "-e", f"{ROOT}[{EXTRAS}]"
         )
+    environment.pip("install", "--no-deps", "-c", str(CONSTRAINTS), *opinions())
+
+
+def opinions() -> list[str]:
+    """Return the packages that the tests compare with, which must come without what they declare to need."""
+    return list(tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"][OPINIONS])
 
 
 def link_packages(environment: Environment) -> list[Path]:
@@ -272,9 +282,12 @@ def link_packages(environment: Environment) -> list[Path]:
     for requirement in unmet(environment, [*project["dependencies"], *extras]):
         # One by one: a linter that no index offers must not keep a package of the core out.
         call(environment.python, "-m", "pip", "install", "-qq", "--retries", "0", "--timeout", "5", requirement)
+    for requirement in unmet(environment, opinions()):
+        call(environment.python, "-m", "pip", "install", "-qq", "--no-deps", "--retries", "0", "--timeout", "5",
+             requirement)  # fmt: skip
     if missing := unmet(environment, project["dependencies"]):
         raise InstallError(f"no index offers {', '.join(missing)}; carry them as wheels: see make gpu-bundle")
-    if missing := unmet(environment, extras):
+    if missing := unmet(environment, [*extras, *opinions()]):
         say(f"going on without {', '.join(missing)}: what needs them says so")
     return [link, source]
 

@@ -100,3 +100,28 @@ def test_the_installer_pins_a_torch_that_is_admitted() -> None:
     pinned = next(line.split('"')[1] for line in text.splitlines() if line.startswith("TORCH = "))
     extra = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["torch"]
     assert Requirement(extra[0]).specifier.contains(pinned)
+
+
+def test_second_opinions_come_without_torchvision_and_the_rest_of_their_needs_is_required() -> None:
+    from importlib.metadata import PackageNotFoundError, requires
+
+    from packaging.requirements import Requirement
+    from packaging.utils import canonicalize_name
+
+    text = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    group = text["dependency-groups"]["second-opinions"]
+    constraints = (ROOT / "constraints.txt").read_text().splitlines()
+    assert set(group) <= set(constraints), "pinned, since nothing else holds them"
+    ours = [
+        *text["project"]["dependencies"],
+        *(r for e in text["project"]["optional-dependencies"].values() for r in e),
+    ]
+    names = {canonicalize_name(Requirement(line).name) for line in [*ours, *group]}
+    assert "torchvision" not in names
+    for requirement in map(Requirement, group):
+        try:
+            needs = [Requirement(line) for line in requires(requirement.name) or ()]
+        except PackageNotFoundError:
+            pytest.skip(f"{requirement.name} is not installed")
+        inner = {canonicalize_name(need.name) for need in needs if need.marker is None}
+        assert inner - names <= {"torchvision"}, requirement.name
