@@ -25,8 +25,8 @@ from curvebench.oracle.jax import Objective as JaxObjective
 from curvebench.oracle.standalone_torch import AutogradOracle
 from curvebench.oracle.torch import Objective, TorchOracle
 from curvebench.spec import Query
+from curvebench.tasks.criteria_jax import cross_entropy
 from curvebench.tasks.layers_jax import batch_norm, conv2d, linear
-from curvebench.tasks.runtime_jax import cross_entropy
 
 # torch's advice to whoever calls backward(create_graph=True); the optimiser's own docstring says what to do about it
 pytestmark = pytest.mark.filterwarnings("ignore:Using backward:UserWarning")

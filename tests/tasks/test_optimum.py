@@ -143,16 +143,16 @@ def test_accuracy_is_the_share_of_hits_over_uneven_chunks(monkeypatch: pytest.Mo
 
 def test_criteria_of_both_frameworks_are_finite_far_out() -> None:
     """torch's softplus turns linear at 20 by default, which is a kink of the Hessian: not here."""
-    from curvebench.tasks import runtime_jax, runtime_torch
+    from curvebench.tasks import criteria_jax, criteria_torch
 
     outputs, signs = np.array([-800.0, -30.0, 0.0, 25.0, 800.0]), np.array([1.0, 1.0, -1.0, -1.0, 1.0])
     truth = np.logaddexp(0, -signs * outputs).mean()
-    assert runtime_torch.logistic(torch.tensor(outputs), torch.tensor(signs)).item() == pytest.approx(truth, rel=1e-12)
+    assert criteria_torch.logistic(torch.tensor(outputs), torch.tensor(signs)).item() == pytest.approx(truth, rel=1e-12)
     x = torch.tensor(25.0, dtype=torch.float64, requires_grad=True)
-    (slope,) = torch.autograd.grad(runtime_torch.logistic(x[None], torch.tensor([-1.0])), x, create_graph=True)
+    (slope,) = torch.autograd.grad(criteria_torch.logistic(x[None], torch.tensor([-1.0])), x, create_graph=True)
     (curve,) = torch.autograd.grad(slope, x)
     assert curve.item() == pytest.approx(np.exp(-25.0), rel=1e-6)
     with jax.enable_x64(True):
-        assert float(runtime_jax.logistic(jax.numpy.array(outputs), jax.numpy.array(signs))) == pytest.approx(
+        assert float(criteria_jax.logistic(jax.numpy.array(outputs), jax.numpy.array(signs))) == pytest.approx(
             truth, rel=1e-12
         )

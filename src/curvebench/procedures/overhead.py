@@ -67,7 +67,8 @@ def bare_torch(problem: Problem, dtype: str, steps: int, threads: int) -> Callab
     from torch import nn
 
     from curvebench.oracle.batchnorm_torch import BatchNorm2d
-    from curvebench.tasks.runtime_torch import CRITERIA, TorchTask
+    from curvebench.tasks.criteria_torch import CRITERIA
+    from curvebench.tasks.runtime_torch import TorchTask
 
     torch.set_num_threads(threads)
     task = TorchTask(problem, torch.device("cpu"), getattr(torch, dtype))
@@ -94,7 +95,8 @@ def bare_jax(problem: Problem, dtype: str, steps: int, threads: int) -> Callable
     import jax
     import optax
 
-    from curvebench.tasks.runtime_jax import CRITERIA, JaxTask
+    from curvebench.tasks.criteria_jax import CRITERIA
+    from curvebench.tasks.runtime_jax import JaxTask
 
     task = JaxTask(problem, jax.devices("cpu")[0], np.dtype(dtype))
     apply, criterion = problem.jax_apply(True), CRITERIA[problem.criterion]

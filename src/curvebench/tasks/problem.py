@@ -15,12 +15,28 @@ import numpy.typing as npt
 
 from curvebench.cards import TaskScale
 from curvebench.spec import seed
+from curvebench.tasks.metrics import METRICS
 from curvebench.types import Parameters
 
 if TYPE_CHECKING:  # heavy frameworks are imported only by the twin that runs
     from torch import nn
 
     from curvebench.oracle.jax import Apply
+
+
+LIKELIHOODS = {
+    "squared": "gaussian",
+    "squared-norm": "gaussian",
+    "quartic-norm": "none",
+    "logistic": "bernoulli",
+    "logistic-ridge": "none",
+    "bernoulli": "bernoulli",
+    "cross-entropy": "categorical",
+    "log-sum-exp": "none",
+    "mean": "none",
+    "entropic": "none",
+}
+"""Criterion -> the distribution of the targets given the outputs whose negative log-likelihood it is."""
 
 
 class Split(NamedTuple):
@@ -50,8 +66,9 @@ class Problem:
         seed_block: fixes ``parameters`` and the data order.
         parameters: initial values in float64.
         train: training samples.
-        criterion: ``squared`` (mean of half squared errors), ``logistic`` (labels +-1) or ``cross-entropy``.
-        metric: ``gap`` (training objective minus ``optimum``) or ``accuracy`` (on ``validation``).
+        criterion: a key of :data:`LIKELIHOODS`; :mod:`curvebench.tasks.criteria_torch` defines them.
+        metric: ``gap`` (training objective minus ``optimum``) or a key of :data:`curvebench.tasks.metrics.METRICS`
+            (on ``validation``).
         torch_module: makes the ``nn.Module``; its ``named_parameters`` are ``parameters``, in order.
         jax_apply: ``apply(params, buffers, inputs, tap, train) -> (outputs, batch statistics)``.
         batch: samples per step, or None for full batches.
@@ -63,6 +80,9 @@ class Problem:
         l2: coefficient of the quadratic regulariser in the objective.
         optimum: the smallest value of the objective, where it is known.
         normalisation: ``(mean, std)`` per channel for uint8 images; they are scaled to [0, 1] first.
+
+    Raises:
+        ValueError: no such criterion or metric, or a metric without what it looks at.
     """
 
     name: str
@@ -83,10 +103,24 @@ class Problem:
     optimum: float | None = None
     normalisation: tuple[tuple[float, ...], tuple[float, ...]] | None = None
 
+    def __post_init__(self) -> None:
+        if self.criterion not in LIKELIHOODS:
+            raise ValueError(f"{self.name}: criterion = {self.criterion!r}: must be one of {', '.join(LIKELIHOODS)}")
+        if self.metric != "gap" and self.metric not in METRICS:
+            raise ValueError(f"{self.name}: metric = {self.metric!r}: must be one of gap, {', '.join(METRICS)}")
+        wanted = "optimum" if self.metric == "gap" else "validation"
+        if getattr(self, wanted) is None:
+            raise ValueError(f"{self.name}: metric = {self.metric!r} needs {wanted}, which is None")
+
     @property
     def likelihood(self) -> str:
-        """The distribution whose negative log-likelihood the criterion is."""
-        return {"squared": "gaussian", "logistic": "bernoulli", "cross-entropy": "categorical"}[self.criterion]
+        """The distribution whose negative log-likelihood the criterion is, ``none`` if it is no likelihood."""
+        return LIKELIHOODS[self.criterion]
+
+    @property
+    def pooled(self) -> bool:
+        """Whether the criterion is the logarithm of a mean over samples, instead of a mean."""
+        return self.criterion == "entropic"
 
     @property
     def dimension(self) -> int:

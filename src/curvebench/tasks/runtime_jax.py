@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
 from typing import Any
 
 import jax
@@ -11,33 +11,12 @@ import numpy as np
 from jax import Array, lax
 
 from curvebench.oracle.jax import Batch, Buffers, Objective, Params
+from curvebench.tasks.criteria_jax import CRITERIA
+from curvebench.tasks.metrics import METRICS
 from curvebench.tasks.problem import Evaluation, Problem, Split
 
 CHUNK = 2000
 """Samples per forward in evaluation; larger than in torch, since convolutions inside XLA's loops are slow on CPU."""
-
-
-def squared(outputs: Array, targets: Array) -> Array:
-    """``mean (o - y)^2 / 2``."""
-    return jnp.square(outputs - targets).mean() / 2
-
-
-def logistic(outputs: Array, targets: Array) -> Array:
-    """``mean log(1 + exp(-y o))`` for labels +-1."""
-    return jax.nn.softplus(-targets * outputs).mean()
-
-
-def cross_entropy(outputs: Array, targets: Array) -> Array:
-    """``mean -log softmax(o)_y`` for integer labels."""
-    logits = jax.nn.log_softmax(outputs)
-    return -jnp.take_along_axis(logits, targets[:, None], axis=-1).mean()
-
-
-CRITERIA: dict[str, Callable[[Array, Array], Array]] = {
-    "squared": squared,
-    "logistic": logistic,
-    "cross-entropy": cross_entropy,
-}
 
 
 class JaxTask:
@@ -83,34 +62,43 @@ class JaxTask:
 
     def evaluate(self, params: Params, buffers: Buffers) -> Evaluation:
         """Metric, training loss and test metric in evaluation mode."""
-        values = {name: float(v) for name, v in self._evaluate(params, buffers, self._splits).items()}
-        if self.problem.metric == "gap":
-            assert self.problem.optimum is not None
-            return Evaluation(values["train"] - self.problem.optimum, values["train"], None)
-        return Evaluation(values["validation"], values["train"], values.get("test"))
+        means = {k: [float(m) for m in v] for k, v in self._evaluate(params, buffers, self._splits).items()}
+        problem, (loss, penalty) = self.problem, means["train"]
+        loss = (math.log(loss) if problem.pooled else loss) + penalty
+        if problem.metric == "gap":
+            assert problem.optimum is not None
+            return Evaluation(loss - problem.optimum, loss, None)
+        value = METRICS[problem.metric].value
+        return Evaluation(value(*means["validation"]), loss, value(*means["test"]) if "test" in means else None)
 
-    def _evaluate_splits(self, params: Params, buffers: Buffers, splits: dict[str, Any]) -> dict[str, Array]:
-        return {name: self._evaluate_split(name, params, buffers, *split) for name, split in splits.items()}
+    def _evaluate_splits(
+        self, params: Params, buffers: Buffers, splits: dict[str, Any]
+    ) -> dict[str, tuple[Array, ...]]:
+        found = {name: self._means(name, params, buffers, split) for name, split in splits.items()}
+        penalty = self.objective.l2 / 2 * sum(jnp.vdot(p, p) for p in params.values())
+        return {**found, "train": (*found["train"], jnp.asarray(penalty))}
 
-    def _evaluate_split(
-        self, name: str, params: Params, buffers: Buffers, inputs: Array, targets: Array, weights: Array
-    ) -> Array:
-        def chunk(piece: tuple[Array, Array, Array]) -> Array:
+    def _means(self, name: str, params: Params, buffers: Buffers, split: tuple[Array, Array, Array]) -> tuple[Any, ...]:
+        """The averages over a split of the metric's terms, or of each sample's loss for the training samples.
+
+        A criterion that is the log of a mean is averaged before the log.
+        """
+
+        def loss(outputs: Array, targets: Array) -> tuple[Array]:
+            each = jax.vmap(lambda o, t: self.objective.criterion(o[None], t[None]))(outputs, targets)
+            return (jnp.exp(each) if self.problem.pooled else each,)
+
+        terms = loss if name == "train" else METRICS[self.problem.metric].terms
+
+        def chunk(piece: tuple[Array, Array, Array]) -> tuple[Array, ...]:
             x, y, w = piece
             outputs, _ = self._evaluation(params, buffers, self._prepare(x), None)
-            if name == "train":
-                each = jax.vmap(lambda o, t: self.objective.criterion(o[None], t[None]))(outputs, y)
-            else:
-                each = (outputs.argmax(-1) == y).astype(self._dtype)
-            return jnp.sum(each * w)
+            return tuple(jnp.sum(term.astype(self._dtype) * w) for term in terms(outputs, y))
 
-        pieces = (inputs, targets, weights)
-        alone = len(weights) == 1
-        total: Array = chunk((inputs[0], targets[0], weights[0])) if alone else lax.map(chunk, pieces).sum()
-        total = total / weights.sum()
-        if name == "train" and self.objective.l2:
-            total = total + self.objective.l2 / 2 * sum(jnp.vdot(p, p) for p in params.values())
-        return total
+        inputs, targets, weights = split
+        if len(weights) == 1:
+            return tuple(total / weights.sum() for total in chunk((inputs[0], targets[0], weights[0])))
+        return tuple(totals.sum() / weights.sum() for totals in lax.map(chunk, split))
 
     def _chunked(self, split: Split) -> tuple[Array, Array, Array]:
         """Pad to whole chunks with weight 0: ``[chunks, size, ...]``."""

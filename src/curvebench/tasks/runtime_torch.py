@@ -2,35 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from curvebench.oracle.torch import Batch, Objective
+from curvebench.tasks.criteria_torch import CRITERIA
+from curvebench.tasks.metrics import METRICS
 from curvebench.tasks.problem import Evaluation, Problem, Split
 
 CHUNK = 500
 """Samples per forward in evaluation."""
-
-
-def squared(outputs: Tensor, targets: Tensor) -> Tensor:
-    """``mean (o - y)^2 / 2``."""
-    return (outputs - targets).square().mean() / 2
-
-
-def logistic(outputs: Tensor, targets: Tensor) -> Tensor:
-    """``mean log(1 + exp(-y o))`` for labels +-1."""
-    return -F.logsigmoid(targets * outputs).mean()  # softplus either linearises beyond a threshold or overflows
-
-
-CRITERIA: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "squared": squared,
-    "logistic": logistic,
-    "cross-entropy": F.cross_entropy,
-}
 
 
 class TorchTask:
@@ -77,28 +62,38 @@ class TorchTask:
         problem, module = self.problem, self.objective.module
         module.eval()
         try:
-            loss = self._mean_loss(problem.loss_probe())
+            loss = self._loss(problem.loss_probe())
             if problem.metric == "gap":
                 assert problem.optimum is not None
                 return Evaluation(loss - problem.optimum, loss, None)
             assert problem.validation is not None
-            test = None if problem.test is None else self._accuracy(problem.test)
-            return Evaluation(self._accuracy(problem.validation), loss, test)
+            test = None if problem.test is None else self._metric(problem.test)
+            return Evaluation(self._metric(problem.validation), loss, test)
         finally:
             module.train()
 
-    def _mean_loss(self, split: Split) -> float:
-        objective, total = self.objective, 0.0
-        for inputs, targets in self._chunks(split):
-            total += float(objective.criterion(objective.module(inputs), targets)) * len(targets)
-        value = total / len(split)
+    def _loss(self, split: Split) -> float:
+        """The objective on a split, chunk by chunk; the logarithm of a mean is taken after averaging."""
+        objective, pooled = self.objective, self.problem.pooled
+
+        def terms(outputs: Tensor, targets: Tensor) -> tuple[Tensor]:
+            value = objective.criterion(outputs, targets)
+            return ((value.exp() if pooled else value) * len(targets),)
+
+        (value,) = self._means(split, terms)
+        value = math.log(value) if pooled else value
         if objective.l2:
             value += objective.l2 / 2 * sum(float(p.square().sum()) for p in objective.module.parameters())
         return value
 
-    def _accuracy(self, split: Split) -> float:
-        hits = sum(int((self.objective.module(x).argmax(-1) == y).sum()) for x, y in self._chunks(split))
-        return hits / len(split)
+    def _metric(self, split: Split) -> float:
+        metric = METRICS[self.problem.metric]
+        return metric.value(*self._means(split, metric.terms))
+
+    def _means(self, split: Split, terms: Callable[[Tensor, Tensor], tuple[Tensor, ...]]) -> list[float]:
+        """The terms' averages over a split."""
+        seen = [[float(term.sum()) for term in terms(self.objective.module(x), y)] for x, y in self._chunks(split)]
+        return [sum(column) / len(split) for column in zip(*seen, strict=True)]
 
     def _chunks(self, split: Split) -> Iterator[Batch]:
         for start in range(0, len(split), CHUNK):
