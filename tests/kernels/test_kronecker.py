@@ -177,6 +177,15 @@ def test_transport_keeps_the_trace_and_is_exact_for_a_permutation() -> None:
 # -- Fisher ------------------------------------------------------------------------------------------------------------
 
 
+def undrawn(kind: str, shape: tuple[int, ...]) -> torch.Tensor:
+    raise AssertionError(f"type-2 columns draw nothing, but {kind} {shape}")
+
+
+def drawn(kind: str, shape: tuple[int, ...]) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(1)
+    return (torch.randn if kind == "normal" else torch.rand)(shape, dtype=torch.float64, generator=generator)
+
+
 def _hessian(outputs: np.ndarray, likelihood: str) -> np.ndarray:
     if likelihood == "gaussian":
         return np.stack([np.eye(outputs.shape[1])] * len(outputs))
@@ -190,7 +199,7 @@ def _hessian(outputs: np.ndarray, likelihood: str) -> np.ndarray:
 @pytest.mark.parametrize("likelihood", K.LIKELIHOODS)
 def test_type_2_columns_sum_to_the_hessian(likelihood: str) -> None:
     o = RNG.standard_normal((4, 3))
-    columns = torch.stack(list(K.fisher_columns(tensor(o), likelihood, "type-2"))).numpy()
+    columns = torch.stack(list(K.fisher_columns(tensor(o), likelihood, "type-2", undrawn))).numpy()
     np.testing.assert_allclose(np.einsum("cni,cnj->nij", columns, columns), _hessian(o, likelihood), atol=1e-14)
     if likelihood != "bernoulli":
         np.testing.assert_allclose(columns, R.columns(o, likelihood), atol=1e-15)
@@ -200,7 +209,7 @@ def test_type_2_columns_sum_to_the_hessian(likelihood: str) -> None:
 def test_sampled_gradients_have_the_hessian_as_covariance(likelihood: str) -> None:
     o, draws = RNG.standard_normal((2, 3)), 20_000
     many = tensor(np.repeat(o[None], draws, 0))
-    (g,) = K.fisher_columns(many, likelihood, "mc", torch.Generator().manual_seed(1))
+    (g,) = K.fisher_columns(many, likelihood, "mc", drawn)
     assert g.shape == many.shape
     mean = g.mean(0).numpy()
     covariance = torch.einsum("dni,dnj->nij", g, g).numpy() / draws

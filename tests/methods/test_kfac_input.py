@@ -210,9 +210,3 @@ def test_ekfac_moments_that_overflow_skip_the_step() -> None:
 def test_conformance(name: str) -> None:
     findings = list(conformance(resolve(name), name, "torch"))
     assert [f for f in findings if not f.holds] == []
-
-
-def test_sampled_fisher_is_refused_in_the_harness() -> None:
-    opt = KFAC(nn.Linear(4, 3), lr=0.1, fisher="mc")
-    with pytest.raises(CurvebenchError, match="the harness's layer statistics are of the true labels"):
-        opt.oracle = object()  # type: ignore[assignment]

@@ -9,7 +9,7 @@ input factor is diagonal with an entry per word, and convolutions with groups. D
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -262,8 +262,11 @@ def transported(S: Tensor, old_A: Tensor, old_G: Tensor, QA: Tensor, QG: Tensor)
 LIKELIHOODS = ("categorical", "gaussian", "bernoulli")
 
 
+FISHERS = ("empirical", "mc", "type-2")
+
+
 def fisher_columns(
-    outputs: Tensor, likelihood: str, fisher: str, generator: torch.Generator | None = None
+    outputs: Tensor, likelihood: str, fisher: str, draw: Callable[[str, tuple[int, ...]], Tensor]
 ) -> Iterator[Tensor]:
     """Vectors to pull back through the network, of the outputs' shape ``[..., C]``; each row is one term of the loss.
 
@@ -273,11 +276,12 @@ def fisher_columns(
             each output is a logit.
         fisher: ``mc``: one gradient of each row's loss, at targets sampled from the model's own distribution;
             ``type-2``: ``C`` columns whose outer products sum to the Hessian of a row's loss in the outputs.
-        generator: for ``mc``.
+        draw: for ``mc``: ``draw(kind, shape)`` gives ``normal`` or ``uniform`` numbers; ``categorical`` takes one for
+            each row, the others one for each output.
     """
     o = outputs.detach()
     if fisher == "mc":
-        yield _sampled(o, likelihood, generator)
+        yield _sampled(o, likelihood, draw)
         return
     eye = torch.eye(o.shape[-1], dtype=o.dtype, device=o.device)
     for c, unit in enumerate(eye):
@@ -291,12 +295,14 @@ def fisher_columns(
             yield unit.expand_as(o)
 
 
-def _sampled(o: Tensor, likelihood: str, generator: torch.Generator | None) -> Tensor:
+def _sampled(o: Tensor, likelihood: str, draw: Callable[[str, tuple[int, ...]], Tensor]) -> Tensor:
     if likelihood == "gaussian":
-        return torch.empty_like(o).normal_(generator=generator)
+        return draw("normal", tuple(o.shape)).to(o)
     if likelihood == "bernoulli":
         p = o.sigmoid()
-        return p - (torch.empty_like(p).uniform_(generator=generator) < p).to(p.dtype)
+        return p - (draw("uniform", tuple(o.shape)).to(o) < p).to(p.dtype)
     p = o.softmax(-1).reshape(-1, o.shape[-1])
-    label = torch.multinomial(p, 1, generator=generator)
+    below = p.cumsum(1)
+    # The sum of all probabilities is 1 but for rounding: scaled by it, no class beyond the last can be drawn.
+    label = (draw("uniform", (len(p), 1)).to(o) * below[:, -1:] >= below[:, :-1]).sum(1, keepdim=True)
     return p.scatter_add(1, label, -torch.ones_like(p[:, :1])).view_as(o)

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from curvebench.errors import CurvebenchError, HyperparameterError
-from curvebench.kernels.kronecker_torch import LIKELIHOODS, fisher_columns
+from curvebench.kernels.kronecker_torch import FISHERS, LIKELIHOODS, fisher_columns
 from curvebench.methods.layers_torch import NORMS, Layer, find_layers, shown
 from curvebench.methods.validation import check
-from curvebench.oracle.capture_torch import LayerStatistics
-from curvebench.oracle.standalone_layers_torch import LayerPasses, StandaloneLayers
-from curvebench.oracle.torch import TorchOracle
+from curvebench.oracle.standalone_layers_torch import LayerPasses, StandaloneLayers, StandaloneLayersPoint
+from curvebench.oracle.streams_torch import fill_
+from curvebench.oracle.torch import Point, TorchOracle
 from curvebench.spec import Query
 
 _LOG = logging.getLogger("curvebench.methods")
@@ -66,7 +66,7 @@ class LayerPreconditioner:
     ) -> None:
         check(self._name, "shared", shared, ("refuse", "expand"))
         check(self._name, "loss_reduction", loss_reduction, ("mean", "sum"))
-        check(self._name, "fisher", fisher, ("empirical", "mc", "type-2"))
+        check(self._name, "fisher", fisher, FISHERS)
         self.base = self._base(model, base, lr, momentum)
         self.shared, self.loss_reduction, self.fisher = shared, loss_reduction, fisher
         self.layers, self.unsupported = find_layers(self._name, model, self.base, skip)
@@ -128,7 +128,7 @@ class LayerPreconditioner:
         """
         wanted = self._wants_statistics()
         if self._oracle is not None:
-            point: Any = self._oracle.at(needs=_BOTH if wanted else _GRADIENT)
+            point: Any = self._oracle.at(needs=_BOTH if wanted else _GRADIENT, fisher=self.fisher)
             for p, g in zip(self._oracle.parameters, point.gradient(), strict=True):
                 p.grad = g.clone() if _overlaps(g) else g
         else:
@@ -157,15 +157,20 @@ class LayerPreconditioner:
         Args:
             outputs: what the model returned: logits with the classes in the last dimension, or means ``[..., C]``.
             likelihood: ``categorical``; ``gaussian``, whose loss is ``|o - y|^2 / 2`` summed over ``C`` and averaged
-                over all other dimensions; or ``bernoulli``.
+                over all other dimensions; or ``bernoulli``, whose ``C`` logits' losses are summed likewise.
         """
         check(self._name, "likelihood", likelihood, LIKELIHOODS)
         if self.fisher == "empirical":
             return
         if self._generator is None:
             self._generator = torch.Generator(outputs.device).manual_seed(torch.initial_seed())
-        columns = fisher_columns(outputs, likelihood, self.fisher, self._generator)
+        columns = fisher_columns(outputs, likelihood, self.fisher, self._draw)
         self._standalone.observe(outputs, columns, outputs[..., 0].numel())
+
+    def _draw(self, kind: str, shape: tuple[int, ...]) -> Tensor:
+        assert self._generator is not None
+        like = self.layers[0].weight
+        return fill_(torch.empty(shape, dtype=like.dtype, device=self._generator.device), kind, self._generator)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget gradients and layer statistics."""
@@ -189,11 +194,6 @@ class LayerPreconditioner:
 
     @oracle.setter
     def oracle(self, oracle: TorchOracle) -> None:
-        if self.fisher != "empirical":
-            raise CurvebenchError(
-                f"{self._name}: fisher = {self.fisher!r}: the harness's layer statistics are of the true labels: "
-                "use 'empirical'"
-            )
         self._oracle = oracle
         self._standalone.detach()
 
@@ -257,12 +257,13 @@ class LayerPreconditioner:
             if (W := layer.matrix()) is not None:
                 yield layer, W
 
-    def _statistics(self, point: Any) -> dict[str, LayerPasses]:
+    def _statistics(self, point: Point | StandaloneLayersPoint) -> dict[str, LayerPasses]:
         known = {layer.name for layer in self.layers}
-        found: dict[str, LayerPasses] = {}
-        for name, entry in point.layer_statistics().items():
-            if name in known:
-                found[name] = LayerPasses.of(entry) if isinstance(entry, LayerStatistics) else entry
+        if isinstance(point, Point):
+            found = {name: LayerPasses.of(entry) for name, entry in point.layer_statistics(self.fisher).items()}
+        else:
+            found = point.layer_statistics()
+        found = {name: entry for name, entry in found.items() if name in known}
         if not found:
             how = "run the model's forward and loss.backward() after the constructor, outside torch.compile"
             if self.fisher != "empirical":

@@ -26,6 +26,19 @@ class LayerStatistics(NamedTuple):
     output_gradients: tuple[Tensor, ...]
 
 
+class FisherStatistics(NamedTuple):
+    """What a layer saw, with the vectors that make a Fisher matrix of targets that are not the batch's.
+
+    ``inputs[i]``: as in :class:`LayerStatistics`.
+    ``columns[k][i]``: the k-th vector of single terms, pulled back to the module's output of that use.
+    ``terms``: the number of terms that the mean loss has.
+    """
+
+    inputs: tuple[Tensor, ...]
+    columns: tuple[tuple[Tensor, ...], ...]
+    terms: int
+
+
 class Record(NamedTuple):
     """One forward of one layer: module name, input (detached), output (in the graph)."""
 
@@ -73,3 +86,14 @@ def statistics(records: Sequence[Record], gradients: Sequence[Tensor]) -> dict[s
         entry[0].append(record.input)
         entry[1].append(gradient.detach())
     return {name: LayerStatistics(tuple(a), tuple(g)) for name, (a, g) in joined.items()}
+
+
+def fisher_statistics(
+    records: Sequence[Record], columns: Sequence[Sequence[Tensor]], terms: int
+) -> dict[str, FisherStatistics]:
+    """Join the records with the columns pulled back to their outputs; keys are module names."""
+    pulled = [statistics(records, column) for column in columns]
+    return {
+        name: FisherStatistics(first.inputs, tuple(column[name].output_gradients for column in pulled), terms)
+        for name, first in pulled[0].items()
+    }

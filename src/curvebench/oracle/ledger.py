@@ -2,7 +2,9 @@
 
 The queries of a point are counted as they are asked, once per distinct answer: the loss that comes with a gradient is
 not counted again, and a repeated question at the same point is free. ``samples`` counts one per sample and query
-(a gradient of a batch of 128 adds 128), ``draws`` counts random scalars.
+(a gradient of a batch of 128 adds 128), ``draws`` counts random scalars. Layer statistics of the batch's own targets
+come from the gradient's backward and count once; those of sampled targets count once more for their backward, those of
+type 2 once more for each output's.
 """
 
 from __future__ import annotations

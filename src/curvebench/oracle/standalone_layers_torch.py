@@ -16,7 +16,7 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.utils.hooks import RemovableHandle
 
 from curvebench.errors import CurvebenchError
-from curvebench.oracle.capture_torch import LayerStatistics
+from curvebench.oracle.capture_torch import FisherStatistics, LayerStatistics
 from curvebench.spec import Query
 
 
@@ -35,8 +35,10 @@ class LayerPasses(NamedTuple):
     terms: int | None
 
     @classmethod
-    def of(cls, statistics: LayerStatistics) -> LayerPasses:
-        """The counting oracle's statistics: one pass, gradients of the mean loss."""
+    def of(cls, statistics: LayerStatistics | FisherStatistics) -> LayerPasses:
+        """The counting oracle's statistics: one pass."""
+        if isinstance(statistics, FisherStatistics):
+            return cls(statistics.inputs, statistics.columns, 1, statistics.terms)
         return cls(statistics.inputs, (statistics.output_gradients,), 1, None)
 
 

@@ -9,16 +9,25 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, cast, overload
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from curvebench.errors import CurvebenchError
+from curvebench.kernels.kronecker_torch import FISHERS
 from curvebench.oracle import ledger as L
 from curvebench.oracle.batchnorm_torch import RunningStatistics
-from curvebench.oracle.capture_torch import LayerCapture, LayerStatistics, Record, statistics
+from curvebench.oracle.capture_torch import (
+    FisherStatistics,
+    LayerCapture,
+    LayerStatistics,
+    Record,
+    fisher_statistics,
+    statistics,
+)
+from curvebench.oracle.fisher_torch import pulled_vectors
 from curvebench.oracle.streams_torch import Stream, open_stream
 from curvebench.spec import Query, seed
 
@@ -109,6 +118,7 @@ class TorchOracle:
         parameters: Sequence[Tensor] | None = None,
         batch: Batch | None = None,
         needs: Collection[Query] | None = None,
+        fisher: str = "empirical",
     ) -> Point:
         """A point: the live parameters (default) or others of the same shapes, on the step's batch or another.
 
@@ -116,6 +126,7 @@ class TorchOracle:
             parameters: tensors shaped like ``self.parameters``, or None for the live ones.
             batch: ``(inputs, targets)``, or None for the step's.
             needs: what will be asked here, if less than the method's needs: a graph is kept only when needed.
+            fisher: whose layer statistics will be asked here: the graph is kept for them.
 
         Raises:
             BudgetExhausted: the run's seconds are spent, and this step has had a point already.
@@ -123,7 +134,7 @@ class TorchOracle:
         if self._asked and time.perf_counter() > self.deadline:
             raise BudgetExhausted("the budget of seconds ran out inside a step")
         self._asked = True  # a step has its first point in any case: a method of one query ends between two steps
-        return Point(self, parameters, batch or self.batch, self.needs if needs is None else frozenset(needs))
+        return Point(self, parameters, batch or self.batch, self.needs if needs is None else frozenset(needs), fisher)
 
     def loss(self) -> Tensor:
         """The loss ``[]`` at the live parameters on the step's batch; no graph is built."""
@@ -179,7 +190,12 @@ class Point:
     """Queries at one set of parameters on one batch; they share one forward and one graph."""
 
     def __init__(
-        self, oracle: TorchOracle, parameters: Sequence[Tensor] | None, batch: Batch | None, needs: frozenset[Query]
+        self,
+        oracle: TorchOracle,
+        parameters: Sequence[Tensor] | None,
+        batch: Batch | None,
+        needs: frozenset[Query],
+        fisher: str = "empirical",
     ) -> None:
         if batch is None:
             raise CurvebenchError("the oracle has no batch yet: call begin_step first")
@@ -190,12 +206,15 @@ class Point:
         )
         self.batch = batch
         self._needs = needs
+        self._fisher = fisher
         self._outputs: Tensor | None = None
         self._loss: Tensor | None = None
         self._gradient: list[Tensor] | None = None
         self._gradient_asked = False
         self._records: list[Record] = []
         self._layers: dict[str, LayerStatistics] | None = None
+        self._fisher_layers: dict[str, dict[str, FisherStatistics]] = {}
+        self._graph_is_gone = False
 
     # -- queries -----------------------------------------------------------------------------------------------------
 
@@ -275,13 +294,34 @@ class Point:
         per_sample = torch.func.vmap(torch.func.grad(one), in_dims=(None, 0, 0))(primals, *self.batch)
         return [per_sample[name] for name in self._oracle.names]
 
-    def layer_statistics(self) -> dict[str, LayerStatistics]:
-        """Inputs and output gradients (of the mean loss, no regulariser) of layers with weights, by module name."""
+    @overload
+    def layer_statistics(self) -> dict[str, LayerStatistics]: ...
+    @overload
+    def layer_statistics(self, fisher: str) -> dict[str, LayerStatistics] | dict[str, FisherStatistics]: ...
+    def layer_statistics(self, fisher: str = "empirical") -> dict[str, LayerStatistics] | dict[str, FisherStatistics]:
+        """Inputs and output gradients of layers with weights, by module name; the regulariser has no part in them.
+
+        Args:
+            fisher: ``empirical``: gradients of the mean loss, from the gradient's own backward; ``mc``: of each term's
+                loss at a target sampled from the model, one more backward; ``type-2``: the columns of the loss's
+                Hessian in the outputs, one backward for each output. The ledger counts one query, and one more for
+                every backward beside the gradient's.
+
+        Raises:
+            CurvebenchError: the graph is gone, as after a gradient at a point that was not opened with this ``fisher``.
+            ValueError: ``fisher`` is another word.
+        """
+        if fisher not in FISHERS:
+            raise ValueError(f"fisher = {fisher!r}: must be one of {', '.join(map(repr, FISHERS))}")
         self._count(Query.LAYER_STATISTICS)
-        if self._layers is None:
-            self._differentiate()
-        assert self._layers is not None
-        return self._layers
+        if fisher == "empirical":
+            if self._layers is None:
+                self._differentiate()
+            assert self._layers is not None
+            return self._layers
+        if fisher not in self._fisher_layers:
+            self._fisher_layers[fisher] = self._pull(fisher)
+        return self._fisher_layers[fisher]
 
     def _count(self, query: Query) -> None:
         """Enter one query into the ledger, unless this point was opened without it."""
@@ -320,12 +360,31 @@ class Point:
         loss = self.forward()
         n = len(self._parameters)
         second = Query.HVP in self._needs
-        keep = second or Query.GGNVP in self._needs
+        keep = second or Query.GGNVP in self._needs or self._fisher != "empirical"
         gradients = _grad([loss], [*self._parameters, *(r.output for r in self._records)],
                           create_graph=second, retain_graph=keep)  # fmt: skip
+        self._graph_is_gone = not keep
         self._gradient = list(gradients[:n])
         if self._records:
             self._layers = statistics(self._records, gradients[n:])
+
+    def _pull(self, fisher: str) -> dict[str, FisherStatistics]:
+        """Pull the columns of a Fisher matrix that is not of the batch's targets back to the layers' outputs."""
+        if self._graph_is_gone:
+            raise CurvebenchError(
+                f"layer_statistics({fisher!r}) after a gradient whose graph was not kept: open the point with "
+                f"at(fisher={fisher!r})"
+            )
+        self.forward()
+        assert self._outputs is not None
+        oracle, pulled = self._oracle, []
+        columns, terms = pulled_vectors(
+            self._outputs, self.batch[1], oracle.objective.likelihood, fisher, oracle.stream("fisher").draw
+        )
+        for column in columns:
+            oracle.count(Query.LAYER_STATISTICS, len(self.batch[0]))
+            pulled.append(_grad([self._outputs], [r.output for r in self._records], [column]))
+        return fisher_statistics(self._records, pulled, terms)
 
     def _record_statistics(self) -> None:
         """Function transforms cannot write buffers: an uncounted forward records the step's batch statistics here."""
