@@ -21,9 +21,10 @@ from curvebench.oracle.torch import Objective, TorchOracle
 from curvebench.procedures.conformance import STEPS, _Lab, conformance
 from curvebench.spec import Query
 from curvebench.tasks import toy
-from curvebench.tasks.runtime_torch import CRITERIA
+from curvebench.tasks.criteria_torch import CRITERIA
+from curvebench.tasks.problem import LIKELIHOODS as OF_CRITERION
 
-LIKELIHOODS = {"squared": "gaussian", "logistic": "bernoulli", "cross-entropy": "categorical"}
+LIKELIHOODS = {c: name for c, name in OF_CRITERION.items() if name != "none"}
 NEEDS = frozenset({Query.GRADIENT, Query.LAYER_STATISTICS, Query.GGNVP})
 each_criterion = pytest.mark.parametrize("criterion", list(LIKELIHOODS))
 
@@ -44,7 +45,7 @@ def targets(criterion: str, n: int, outputs: int) -> Tensor:
     if criterion == "cross-entropy":
         return torch.arange(n) % outputs
     values = data(n, outputs, seed=2)
-    return values if criterion == "squared" else values.sign()
+    return {"logistic": values.sign(), "bernoulli": values.sigmoid()}.get(criterion, values)
 
 
 def harness(model: nn.Module, criterion: str, x: Tensor, outputs: int, draws: str = "reference") -> TorchOracle:
@@ -105,6 +106,22 @@ def test_batch_size_one_has_exact_blocks_in_the_harness(criterion: str) -> None:
     opt = prepared(model, oracle, fisher="type-2")
     for layer in ("0", "2"):
         np.testing.assert_allclose(kron(opt, layer), exact_block(oracle, layer), rtol=1e-10, atol=1e-13)
+
+
+def test_criteria_that_are_no_mean_of_a_likelihood_are_refused() -> None:
+    model = seeded(nn.Linear(4, 3))
+    for criterion, likelihood, message in (
+        (CRITERIA["quartic-norm"], "none", "no negative log-likelihood"),
+        (CRITERIA["quartic-norm"], "gaussian", "not the mean over terms"),
+        (CRITERIA["mean"], "gaussian", "not the mean over terms"),
+        (lambda o, y: F.cross_entropy(o, y, weight=torch.tensor([1.0, 2.0, 3.0]).double()), "categorical", "not the"),
+        (lambda o, y: 0.4 * CRITERIA["squared"](o, y), "gaussian", "not the mean over terms"),
+    ):
+        oracle = TorchOracle(Objective(model, criterion, likelihood), NEEDS, 5)
+        y = torch.arange(5) % 3 if likelihood == "categorical" else data(5, 3, seed=2)
+        oracle.begin_step(0, (data(5, 4), y))
+        with pytest.raises(CurvebenchError, match=message):
+            oracle.at().layer_statistics("mc")
 
 
 @each_criterion
@@ -170,7 +187,7 @@ def test_sampled_factors_are_unbiased(criterion: str) -> None:
     oracle = harness(model, criterion, data(1, 3).repeat(n, 1), 3)
     found = {fisher: prepared(model, oracle, fisher=fisher).factors("0")[1] for fisher in ("mc", "type-2")}
     (g,) = oracle.at(fisher="mc").layer_statistics("mc")["0"].columns[0]  # type: ignore[union-attr]
-    terms = n if criterion == "cross-entropy" else 3 * n
+    terms = 3 * n if criterion in {"squared", "logistic"} else n
     products = torch.einsum("no,np->nop", g, g) * (n / terms)
     torch.testing.assert_close(products.mean(0), found["mc"])
     error = (found["mc"] - found["type-2"]).abs() / (products.std(0) / n**0.5)
@@ -204,7 +221,7 @@ def test_every_backward_of_its_own_is_counted(fisher: str, backwards: int, monke
     differentiate = torch.autograd.grad
 
     def grad(*args: Any, **more: Any) -> Any:
-        seen["all"] += 1
+        seen["all"] += not isinstance(args[1], torch.Tensor)  # the criterion alone is differentiated in one tensor
         return differentiate(*args, **more)
 
     monkeypatch.setattr(torch.autograd, "grad", grad)
@@ -266,6 +283,15 @@ def second_opinion(criterion: str) -> tuple[nn.Sequential, TorchOracle, nn.Modul
     loss = nn.CrossEntropyLoss() if criterion == "cross-entropy" else nn.MSELoss()
     assert oracle.batch is not None
     return model, oracle, loss, x, oracle.batch[1]
+
+
+def test_outputs_without_a_class_dimension() -> None:
+    """The toy least squares has outputs [batch]: its block is the Hessian A'A / n."""
+    lab = _Lab(resolve("kfac"), "kfac", "torch", "cpu", "float64")
+    engine = lab.engine(toy.quadratic(), {"fisher": "type-2"})
+    engine.step(0, float("inf"))
+    a = toy.quadratic().train.inputs
+    np.testing.assert_allclose(kron(engine.method.optimizer, "0"), a.T @ a / len(a), rtol=1e-10)
 
 
 @pytest.mark.parametrize("criterion", ["squared", "cross-entropy"])

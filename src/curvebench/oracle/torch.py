@@ -378,8 +378,9 @@ class Point:
         self.forward()
         assert self._outputs is not None
         oracle, pulled = self._oracle, []
+        objective, draw = oracle.objective, oracle.stream("fisher").draw
         columns, terms = pulled_vectors(
-            self._outputs, self.batch[1], oracle.objective.likelihood, fisher, oracle.stream("fisher").draw
+            objective.criterion, self._outputs, self.batch[1], objective.likelihood, fisher, draw
         )
         for column in columns:
             oracle.count(Query.LAYER_STATISTICS, len(self.batch[0]))
