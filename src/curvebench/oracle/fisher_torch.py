@@ -1,7 +1,7 @@
 """Whose gradients make a Fisher matrix of the task's mean loss: vectors to pull back from the model's outputs.
 
 A criterion is the mean over ``T`` terms of its likelihood's negative logarithm: samples, positions or elements, which
-only it knows. ``T`` is therefore measured, by comparing its Hessian in the outputs with the likelihood's. Classes lie in
+only it knows. ``T`` is measured, by comparing its Hessian in the outputs with the likelihood's. Classes lie in
 the outputs' dimension that the targets lack; a negative target is no term, as with torch's ``ignore_index``.
 """
 
