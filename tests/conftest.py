@@ -25,7 +25,7 @@ HOME = tempfile.mkdtemp(prefix="curvebench-tests-")
 """Stands in for the user's cache, config and data folders, in child processes too."""
 
 # Before torch, NumPy and matplotlib are imported: they read these once.
-for variable in [name for name in os.environ if name.startswith("CURVEBENCH_")]:
+for variable in [name for name in os.environ if name.startswith("CURVEBENCH_") and name != "CURVEBENCH_PAIRS"]:
     del os.environ[variable]
 os.environ.update(dict.fromkeys(THREADS, "1"))  # sums in one order: the same bits in every run
 os.environ.update({f"XDG_{name}_HOME": str(Path(HOME, name.lower())) for name in ("CACHE", "CONFIG", "DATA", "STATE")})

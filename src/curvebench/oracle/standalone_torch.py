@@ -7,15 +7,17 @@ It answers the same questions as :class:`~curvebench.oracle.torch.TorchOracle` f
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from curvebench.errors import CurvebenchError, MissingGraphError
+from curvebench.kernels.products_torch import hessian_vector_product
 from curvebench.oracle import ledger as L
+from curvebench.oracle.double_backward_torch import explained, math_attention
 from curvebench.oracle.streams_torch import NativeStream, Stream
-from curvebench.oracle.torch import hessian_vector_product
 from curvebench.spec import Query, seed
 
 _GRAPH_ADVICE = (
@@ -54,7 +56,7 @@ class AutogradOracle:
         gradients = [p.grad for p in self._everything]
         if self._closure is not None:
             before = [(id(g), None if g is None else g._version) for g in gradients]
-            with torch.enable_grad():
+            with torch.enable_grad(), math_attention() if Query.HVP in needs else nullcontext():
                 loss = self._closure()
             gradients = [p.grad for p in self._everything]
             if before == [(id(g), None if g is None else g._version) for g in gradients]:
@@ -130,5 +132,5 @@ class StandalonePoint:
 
     def hvp(self, vector: Sequence[Tensor]) -> list[Tensor]:
         """``H v`` over all parameters jointly."""
-        with torch.enable_grad():
+        with torch.enable_grad(), explained():
             return hessian_vector_product(self._gradients, self._parameters, vector)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, cast, overload
 
@@ -17,6 +18,8 @@ from torch.func import functional_call
 
 from curvebench.errors import CurvebenchError
 from curvebench.kernels.kronecker_torch import FISHERS
+from curvebench.kernels.per_sample_torch import per_sample_gradients
+from curvebench.kernels.products_torch import differentiate, gauss_newton_vector_product, hessian_vector_product
 from curvebench.oracle import ledger as L
 from curvebench.oracle.batchnorm_torch import RunningStatistics
 from curvebench.oracle.capture_torch import (
@@ -27,6 +30,7 @@ from curvebench.oracle.capture_torch import (
     fisher_statistics,
     statistics,
 )
+from curvebench.oracle.double_backward_torch import SECOND_DERIVATIVES, AttentionSwitch, explained
 from curvebench.oracle.fisher_torch import pulled_vectors
 from curvebench.oracle.streams_torch import Stream, open_stream
 from curvebench.spec import Query, seed
@@ -90,6 +94,7 @@ class TorchOracle:
         self._stream_seeds: dict[str, int] = {}
         self._generators: dict[str, torch.Generator] = {}
         self._statistics = RunningStatistics(objective.module)
+        self.attention = AttentionSwitch()
         self.capture = LayerCapture(objective.module) if Query.LAYER_STATISTICS in self.needs else None
 
     # -- the harness's side ------------------------------------------------------------------------------------------
@@ -165,6 +170,10 @@ class TorchOracle:
             return point.forward()
 
         return evaluate
+
+    def notes(self) -> list[str]:
+        """Sentences for the record: what the queries needed to be answered at all."""
+        return self.attention.notes()
 
     def require(self, query: Query) -> None:
         """Refuse a query that was not declared.
@@ -246,30 +255,23 @@ class Point:
         if self._gradient is None:
             self._differentiate()
         assert self._gradient is not None
-        return hessian_vector_product(self._gradient, self._parameters, vector)
+        with explained():
+            return hessian_vector_product(self._gradient, self._parameters, vector)
 
     def ggnvp(self, vector: Sequence[Tensor]) -> list[Tensor]:
         """``(J' H_out J + l2 I) v``: the generalised Gauss-Newton matrix of ``f`` times ``v``.
 
-        ``J`` is the Jacobian of the module's outputs, ``H_out`` the Hessian of the criterion in the outputs. ``J v``
-        is computed as the derivative of ``u -> J'u`` (double vjp), so the point's one forward serves.
+        ``J`` is the Jacobian of the module's outputs, ``H_out`` the Hessian of the criterion in the outputs.
         """
         self._count(Query.GGNVP)
         self.forward()
         assert self._outputs is not None
-        with torch.enable_grad():
-            u = torch.zeros_like(self._outputs, requires_grad=True)
-            pulled = _grad([self._outputs], self._parameters, [u], create_graph=True)
-            (pushed,) = _grad([g for g in pulled if g.requires_grad], [u],
-                              [v for v, g in zip(vector, pulled, strict=True) if g.requires_grad])  # fmt: skip
-            outputs = self._outputs.detach().requires_grad_()
-            (residual,) = _grad(
-                [self._oracle.objective.criterion(outputs, self.batch[1])], [outputs], create_graph=True
+        criterion, l2, targets = self._oracle.objective.criterion, self._oracle.objective.l2, self.batch[1]
+        with explained():
+            product = gauss_newton_vector_product(
+                self._outputs, self._parameters, vector, lambda outputs: criterion(outputs, targets)
             )
-            (curved,) = _grad([residual], [outputs], [pushed])
-            product = _grad([self._outputs], self._parameters, [curved])
-        l2 = self._oracle.objective.l2
-        return [g + l2 * v for g, v in zip(product, vector, strict=True)] if l2 else list(product)
+        return [g + l2 * v for g, v in zip(product, vector, strict=True)] if l2 else product
 
     def jvp(self, vector: Sequence[Tensor]) -> Tensor:
         """The directional derivative ``grad f(theta) . v`` ``[]``, by forward mode: exact, and no graph is kept."""
@@ -278,7 +280,8 @@ class Point:
         names = self._oracle.names
         primals = dict(zip(names, (p.detach() for p in self._parameters), strict=True))
         tangents = dict(zip(names, vector, strict=True))
-        pair: Any = torch.func.jvp(lambda p: self._functional_loss(p, *self.batch), (primals,), (tangents,))
+        with self._oracle.attention(), explained():
+            pair: Any = torch.func.jvp(lambda p: self._functional_loss(p, *self.batch), (primals,), (tangents,))
         value, derivative = cast("tuple[Tensor, Tensor]", pair)
         self._loss = value.detach() if self._loss is None else self._loss
         return derivative
@@ -287,11 +290,7 @@ class Point:
         """Gradients of each sample's loss, ``[batch, *shape]`` for every parameter; their mean is the gradient."""
         self._count(Query.PER_SAMPLE_GRADIENT)
         primals = dict(zip(self._oracle.names, (p.detach() for p in self._parameters), strict=True))
-
-        def one(p: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
-            return self._functional_loss(p, x.unsqueeze(0), y.unsqueeze(0))
-
-        per_sample = torch.func.vmap(torch.func.grad(one), in_dims=(None, 0, 0))(primals, *self.batch)
+        per_sample = per_sample_gradients(self._functional_loss, primals, *self.batch)
         return [per_sample[name] for name in self._oracle.names]
 
     @overload
@@ -336,7 +335,8 @@ class Point:
         """The loss with its graph; evaluated once."""
         if self._outputs is None or self._loss is None:
             capture = self._oracle.capture if Query.LAYER_STATISTICS in self._needs else None
-            with torch.enable_grad():
+            switched = self._oracle.attention() if self._needs & SECOND_DERIVATIVES else nullcontext()
+            with torch.enable_grad(), switched:
                 if capture is None:
                     self._loss = self._evaluate()
                 else:
@@ -361,8 +361,8 @@ class Point:
         n = len(self._parameters)
         second = Query.HVP in self._needs
         keep = second or Query.GGNVP in self._needs or self._fisher != "empirical"
-        gradients = _grad([loss], [*self._parameters, *(r.output for r in self._records)],
-                          create_graph=second, retain_graph=keep)  # fmt: skip
+        gradients = differentiate([loss], [*self._parameters, *(r.output for r in self._records)],
+                                  create_graph=second, retain_graph=keep)  # fmt: skip
         self._graph_is_gone = not keep
         self._gradient = list(gradients[:n])
         if self._records:
@@ -384,7 +384,7 @@ class Point:
         )
         for column in columns:
             oracle.count(Query.LAYER_STATISTICS, len(self.batch[0]))
-            pulled.append(_grad([self._outputs], [r.output for r in self._records], [column]))
+            pulled.append(differentiate([self._outputs], [r.output for r in self._records], [column]))
         return fisher_statistics(self._records, pulled, terms)
 
     def _record_statistics(self) -> None:
@@ -398,32 +398,3 @@ class Point:
         objective = self._oracle.objective
         outputs = functional_call(objective.module, parameters, (inputs,))
         return objective.loss(outputs, targets, list(parameters.values()))
-
-
-def _grad(
-    outputs: Sequence[Tensor],
-    inputs: Sequence[Tensor],
-    vectors: Sequence[Tensor] | None = None,
-    *,
-    create_graph: bool = False,
-    retain_graph: bool = True,
-) -> tuple[Tensor, ...]:
-    """``autograd.grad`` with zeros for inputs that the outputs do not depend on."""
-    return torch.autograd.grad(outputs, inputs, vectors, retain_graph=retain_graph or create_graph,
-                               create_graph=create_graph, allow_unused=True, materialize_grads=True)  # fmt: skip
-
-
-def hessian_vector_product(
-    gradient: Sequence[Tensor], parameters: Sequence[Tensor], vector: Sequence[Tensor]
-) -> list[Tensor]:
-    """``H v = d(g . v)/d theta`` from a gradient that carries its graph.
-
-    Args:
-        gradient: ``g``, one tensor per parameter; those without a graph are constant in theta and contribute nothing.
-        parameters: the leaves ``theta``.
-        vector: ``v``, shaped like the parameters.
-    """
-    live = [(g, v) for g, v in zip(gradient, vector, strict=True) if g.requires_grad]
-    if not live:
-        return [torch.zeros_like(p) for p in parameters]
-    return list(_grad([g for g, _ in live], parameters, [v for _, v in live]))

@@ -82,8 +82,8 @@ class TorchEngine:
         return self.method.state_bytes()
 
     def notes(self) -> list[str]:
-        """What the optimiser has to say about the run, such as skipped steps."""
-        return self.method.notes()
+        """What the optimiser and the oracle have to say about the run, such as skipped steps."""
+        return [*self.method.notes(), *self.oracle.notes()]
 
     def snapshot(self) -> dict[str, Any]:
         """A copy of everything that the next step depends on: parameters, buffers, optimiser state."""
