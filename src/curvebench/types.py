@@ -12,6 +12,7 @@ Scalar: TypeAlias = float | int | bool | str
 
 FloatArray: TypeAlias = npt.NDArray[np.floating[Any]]
 IntArray: TypeAlias = npt.NDArray[np.integer[Any]]
+BoolArray: TypeAlias = npt.NDArray[np.bool_]
 
 Parameters: TypeAlias = dict[str, npt.NDArray[np.float64]]
 """Initial parameters in float64, by the name that torch's ``state_dict`` uses; cast once by each framework."""

@@ -1,6 +1,7 @@
-"""Numbers with their doubt: intervals of means, times to a target with misses, who is within noise of the best.
+"""Numbers with their doubt: intervals, times to a target with misses, ranks, profiles, what a study can detect.
 
-NumPy and SciPy only. Every function is pure; what is random is seeded.
+NumPy and SciPy only; SciPy's own estimator or test wherever it has one. Every function is pure; what is random is
+seeded. docs/statistics.md says what each figure means.
 """
 
 from curvebench.statistics.compare import within_noise
