@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
+from curvebench.methods.averaging import Averaging, plan, resolve
 from curvebench.methods.validation import check
 
 
@@ -29,7 +30,7 @@ def adahessian(
     eps: float = 1e-4,
     weight_decay: float = 0.0,
     hessian_power: float = 1.0,
-    averaging: str | tuple[int, int, int, int] = "conv",
+    averaging: Averaging = "conv",
     hessian_every: int = 1,
 ) -> optax.GradientTransformationExtraArgs:
     """AdaHessian; ``update(grads, state, params, oracle=...)`` asks the oracle for the gradient and ``H z``.
@@ -53,8 +54,7 @@ def adahessian(
         ("hessian_power", hessian_power, "(0, 1]"), ("hessian_every", hessian_every, "[1, inf)"),
     ):  # fmt: skip
         check("adahessian", name, value, allowed)
-    if isinstance(averaging, str):
-        check("adahessian", "averaging", averaging, ("conv", "row", "none"))
+    averaging = resolve("adahessian", averaging)
 
     def init(params: Any) -> AdaHessianState:
         zeros = jax.tree.map(jnp.zeros_like, params)
@@ -89,17 +89,10 @@ def adahessian(
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def average(diagonal: Array, rule: str | tuple[int, ...]) -> Array:
+def average(diagonal: Array, rule: Averaging) -> Array:
     """Spatial averaging of ``|H z|``, the rules of the torch twin; the result has the same shape."""
-    n = diagonal.ndim
-    if isinstance(rule, tuple):
-        block = rule[min(n, 4) - 1] if n else 1
-        if block == 1:
-            return diagonal
-        if block != -1:
-            check("adahessian", f"averaging (elements over block of {n}-D)", diagonal.size % block, "[0, 0]")
-            blocks = diagonal.reshape(-1, block)
-            return jnp.broadcast_to(blocks.mean(1, keepdims=True), blocks.shape).reshape(diagonal.shape)
-        rule = "row"
-    over = {3: (2,), 4: (2, 3)} if rule == "conv" else {2: (1,), 3: (2,), 4: (2, 3)} if rule == "row" else {}
-    return jnp.broadcast_to(diagonal.mean(over[n], keepdims=True), diagonal.shape) if n in over else diagonal
+    over = plan("adahessian", rule, diagonal.shape)
+    if isinstance(over, int):
+        blocks = diagonal.reshape(-1, over)
+        return jnp.broadcast_to(blocks.mean(1, keepdims=True), blocks.shape).reshape(diagonal.shape)
+    return jnp.broadcast_to(diagonal.mean(over, keepdims=True), diagonal.shape) if over else diagonal

@@ -7,47 +7,54 @@ Per step t with gradient g and one Rademacher probe z: ``D = average(|H z|)``;
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import logging
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from curvebench.errors import HyperparameterError
+from curvebench.methods.averaging import Averaging, plan, resolve
 from curvebench.methods.validation import check
-from curvebench.oracle.standalone_torch import AutogradOracle
-from curvebench.oracle.torch import TorchOracle
+from curvebench.oracle.optimizer_torch import OracleOptimizer
 from curvebench.spec import Query
 
-Averaging = str | tuple[int, int, int, int]
-RULES = ("conv", "row", "none")
+_LOG = logging.getLogger("curvebench.methods")
 _SECOND = frozenset({Query.GRADIENT, Query.HVP})
 _FIRST = frozenset({Query.GRADIENT})
+_DTYPES = (torch.float32, torch.float64, torch.bfloat16)
 
 
-class AdaHessian(torch.optim.Optimizer):
+class AdaHessian(OracleOptimizer):
     """AdaHessian.
 
-    Alone, call ``loss.backward(create_graph=True)`` before ``step()`` on Hessian steps (every ``hessian_every``-th,
-    from the first), or pass a closure that returns the loss. Set ``zero_grad()`` (to None) after each step: gradients
-    with a graph are reference cycles.
+    Alone, call ``loss.backward(create_graph=optimizer.needs_graph)`` before ``step()``, or pass a closure that returns
+    the loss. The step takes the graph off the gradients, which would be reference cycles. A step whose gradient or
+    ``H z`` is not finite changes nothing and is counted in ``skipped``.
+
+    bfloat16 parameters have float32 moments, and the step is computed in float32.
 
     Args:
-        params: parameters or groups, of floating dtype.
+        params: parameters or groups, dense, of float32, float64 or bfloat16.
         lr: step size, > 0.
         betas: decay rates ``(b1, b2)`` of the two moments, each in [0, 1).
         eps: added outside the root, > 0.
         weight_decay: decoupled decay, multiplied by lr, >= 0.
         hessian_power: ``k`` in (0, 1].
-        averaging: ``'conv'``: mean over the kernel of 4-D (and the last dimension of 3-D) tensors, others as they are
-            (the image-classification code); ``'row'``: also whole rows of 2-D tensors; ``'none'``; or block sizes
+        averaging: ``'conv'``: mean over the kernel of 4-D tensors, others as they are (the image-classification code);
+            ``'row'``: also whole rows of 2-D, and the last dimension of 3-D tensors; ``'none'``; or block sizes
             ``(b1, b2, b3, b4)`` by number of dimensions: consecutive blocks of the flattened tensor, -1: the row rule.
-        hessian_every: a new Hessian every so many steps; between them ``v`` stays as it is and its bias correction
-            counts Hessians, not steps. A parameter whose first gradient comes between them waits for the next Hessian.
+        hessian_every: a new Hessian every so many steps, from the first; between them ``v`` stays as it is and its bias
+            correction counts Hessians, not steps. A parameter without one yet waits for the next.
         generator: source of the probes; by default an own one, seeded from torch's global seed at the first step.
+        maximize: ascend.
+        foreach: all tensors of a group together (None: yes), which needs as much memory again as they have.
 
     Raises:
         HyperparameterError: a value outside its range, or block sizes that do not divide a parameter.
         MissingGraphError: a Hessian step without a graph.
+        TypeError: a parameter of another dtype, or sparse.
 
     Differs from the paper: like all the authors' code, absolute values are averaged, not signed ones (eq. 10).
     """
@@ -64,60 +71,95 @@ class AdaHessian(torch.optim.Optimizer):
         averaging: Averaging = "conv",
         hessian_every: int = 1,
         generator: torch.Generator | None = None,
+        maximize: bool = False,
+        foreach: bool | None = None,
     ) -> None:
         check("AdaHessian", "hessian_every", hessian_every, "[1, inf)")
+        if hessian_every != int(hessian_every):
+            raise HyperparameterError(f"AdaHessian: hessian_every = {hessian_every!r}: must be a whole number")
+        self.hessian_every = int(hessian_every)
+        self.skipped = 0
+        """Steps that were not taken because the gradient or ``H z`` was not finite."""
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay,
-                                  "hessian_power": hessian_power, "averaging": averaging})  # fmt: skip
-        self.hessian_every = hessian_every
-        self.oracle: TorchOracle | None = None
-        self._generator = generator
-        self._steps = 0
+                                  "hessian_power": hessian_power, "averaging": averaging, "maximize": maximize,
+                                  "foreach": foreach}, generator)  # fmt: skip
 
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add parameters with options of their own; a bad option is refused and nothing is added."""
-        super().add_param_group(param_group)
-        try:
-            _check_group(self.param_groups[-1])
-        except Exception:
-            self.param_groups.pop()
-            raise
+    def check_group(self, group: dict[str, Any]) -> None:
+        """Refuse options outside their range, and parameters that they do not fit."""
+        allowed = {"lr": "(0, inf)", "eps": "(0, inf)", "weight_decay": "[0, inf)", "hessian_power": "(0, 1]"}
+        for name, interval in allowed.items():
+            check("AdaHessian", name, group[name], interval)
+        if len(group["betas"]) != 2:
+            raise HyperparameterError(f"AdaHessian: betas = {group['betas']!r}: must be two numbers")
+        for name, beta in zip(("beta1", "beta2"), group["betas"], strict=True):
+            check("AdaHessian", name, beta, "[0, 1)")
+        if "hessian_every" in group:
+            raise HyperparameterError(
+                f"AdaHessian: hessian_every = {group['hessian_every']!r} in a group: all parameters share one Hessian"
+            )
+        group["averaging"] = resolve("AdaHessian", group["averaging"])
+        for p in group["params"]:
+            if p.dtype not in _DTYPES or p.layout != torch.strided:
+                raise TypeError(
+                    f"AdaHessian: a parameter has dtype {p.dtype} and layout {p.layout}: must be float32, float64 or "
+                    "bfloat16 (products with the Hessian overflow float16: keep float32 parameters under autocast), "
+                    "and strided"
+                )
+            plan("AdaHessian", group["averaging"], p.shape)
 
-    def _all(self) -> list[Tensor]:
-        return [p for group in self.param_groups for p in group["params"]]
+    @property
+    def needs_graph(self) -> bool:
+        """Whether the step to come computes a Hessian, and so needs ``loss.backward(create_graph=True)``."""
+        return self._steps % self.hessian_every == 0
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One step; returns the loss when it is known."""
-        second = self._steps % self.hessian_every == 0
-        if self.oracle is None and self._generator is None:
-            self._generator = torch.Generator(self._all()[0].device).manual_seed(torch.initial_seed())
-        oracle = self.oracle or AutogradOracle(self._all(), closure, self._generator)
+    def step(self, closure: Callable[[], Any] | None = None, *, probes: Sequence[Tensor] | None = None) -> Any:
+        """One step; returns the loss when it is known.
+
+        Args:
+            closure: returns the loss; may call ``backward(create_graph=True)``.
+            probes: ``z``, +-1, for each parameter that has a gradient, in order: to replay a recorded run.
+        """
+        second = self.needs_graph
+        oracle = self.ask(closure)
         point = oracle.at(needs=_SECOND if second else _FIRST)
         gradients = [g.detach() for g in point.gradient()]
         curvature: list[Tensor] = []
         if second:
-            stream = oracle.stream("hutchinson")
-            probes = [stream.draw("rademacher", tuple(p.shape)) for p in oracle.parameters]
-            curvature = [hz.detach() for hz in point.hvp(probes)]
+            if probes is None:
+                stream = oracle.stream("hutchinson")
+                probes = [stream.draw("rademacher", tuple(p.shape)) for p in oracle.parameters]
+            z = [draw.to(p) for draw, p in zip(probes, oracle.parameters, strict=True)]
+            curvature = [_wide(hz.detach()).abs() for hz in point.hvp(z)]
+        if self.oracle is None:
+            for p in oracle.parameters:
+                if p.grad is not None and p.grad.requires_grad:
+                    p.grad = p.grad.detach()
+        self._steps += 1
+        if not _finite([*gradients, *curvature]):
+            self.skipped += 1
+            _LOG.warning("AdaHessian: step %d skipped: the gradient or H z is not finite", self._steps)
+            return point.loss()
         position = {p: i for i, p in enumerate(oracle.parameters)}
         for group in self.param_groups:
             members = [p for p in group["params"] if p in position]
             rule = group["averaging"]
-            diagonal = [average(curvature[position[p]].abs(), rule) for p in members] if second else []
+            diagonal = [average(curvature[position[p]], rule) for p in members] if second else []
             self._update(group, members, [gradients[position[p]] for p in members], diagonal)
-        self._steps += 1
         return point.loss()
 
     def _update(self, group: dict[str, Any], params: list[Tensor], grads: list[Tensor], diagonal: list[Tensor]) -> None:
-        ages: dict[tuple[int, int], list[int]] = {}  # all of one age, unless some parameters had no gradient at times
+        ages: dict[tuple[int, ...], list[int]] = {}  # all of one age, unless some parameters had no gradient at times
         for i, p in enumerate(params):
             state = self.state[p]
             if not state:
-                state.update(step=0, hessians=0, m=torch.zeros_like(p), v=torch.zeros_like(p))
+                wide = torch.float32 if p.dtype == torch.bfloat16 else p.dtype  # 0.999 is 1 in bfloat16
+                state.update(step=0, hessians=0, m=torch.zeros_like(p, dtype=wide), v=torch.zeros_like(p, dtype=wide))
             state["step"] += 1
             state["hessians"] += bool(diagonal)
-            ages.setdefault((state["step"], state["hessians"]), []).append(i)
-        for (t, h), rows in ages.items():
+            alone = (i,) if group["foreach"] is False else ()
+            ages.setdefault((state["step"], state["hessians"], *alone), []).append(i)
+        for (t, h, *_), rows in ages.items():
             lists = (params, grads, diagonal)
             self._move(group, t, h, *([values[i] for i in rows] if values else [] for values in lists))
 
@@ -127,7 +169,8 @@ class AdaHessian(torch.optim.Optimizer):
         states = [self.state[p] for p in params]
         (b1, b2), lr, power = group["betas"], group["lr"], group["hessian_power"]
         m, v = [s["m"] for s in states], [s["v"] for s in states]
-        torch._foreach_lerp_(m, grads, 1 - b1)
+        grads = list(map(_wide, grads))
+        torch._foreach_lerp_(m, torch._foreach_neg(grads) if group["maximize"] else grads, 1 - b1)
         if diagonal:
             torch._foreach_mul_(v, b2)
             torch._foreach_addcmul_(v, diagonal, diagonal, 1 - b2)
@@ -139,61 +182,54 @@ class AdaHessian(torch.optim.Optimizer):
         else:
             torch._foreach_pow_(scale, power / 2)
         torch._foreach_add_(scale, group["eps"])
+        moved = list(map(_wide, params))
         if group["weight_decay"]:
-            torch._foreach_mul_(params, 1 - lr * group["weight_decay"])
-        torch._foreach_addcdiv_(params, m, scale, -lr / (1 - b1**t))
+            torch._foreach_mul_(moved, 1 - lr * group["weight_decay"])
+        torch._foreach_addcdiv_(moved, m, scale, -lr / (1 - b1**t))
+        for p, new in zip(params, moved, strict=True):
+            if new is not p:
+                p.copy_(new)
+
+    def notes(self) -> list[str]:
+        """Sentences for a record: the steps that were skipped."""
+        if not self.skipped:
+            return []
+        return [f"{self.skipped} of {self._steps} steps skipped: the gradient or H z was not finite"]
 
     def state_dict(self) -> dict[str, Any]:
-        """The optimiser's state, its probes' generator included, so that a run continues bit-identically."""
-        state = super().state_dict()
-        state["generator"] = None if self._generator is None else self._generator.get_state()
-        state["steps"] = self._steps
-        return state
+        """The state, the probes' generator and the counts included, so that a run continues bit-identically."""
+        return {**super().state_dict(), "skipped": self.skipped}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore :meth:`state_dict`."""
         rest = dict(state_dict)
-        saved = rest.pop("generator", None)
-        self._steps = rest.pop("steps", 0)
+        self.skipped = rest.pop("skipped", 0)
         super().load_state_dict(rest)
-        if saved is not None:
-            if self._generator is None:
-                self._generator = torch.Generator(self._all()[0].device)
-            self._generator.set_state(saved.cpu())
-
-
-def _check_group(group: dict[str, Any]) -> None:
-    """Refuse options outside their range, and parameters that they do not fit."""
-    allowed = {"lr": "(0, inf)", "eps": "(0, inf)", "weight_decay": "[0, inf)", "hessian_power": "(0, 1]"}
-    for name, interval in allowed.items():
-        check("AdaHessian", name, group[name], interval)
-    for name, beta in zip(("beta1", "beta2"), group["betas"], strict=True):
-        check("AdaHessian", name, beta, "[0, 1)")
-    if isinstance(group["averaging"], str):
-        check("AdaHessian", "averaging", group["averaging"], RULES)
-    for parameter in group["params"]:
-        if not parameter.is_floating_point():
-            raise TypeError(f"AdaHessian: a parameter has dtype {parameter.dtype}: must be floating")
-        if not isinstance(group["averaging"], str):
-            average(torch.empty_like(parameter, device="meta"), group["averaging"])
+        for i, p in enumerate(self.everything()):
+            saved = rest["state"].get(i, {})
+            if p.dtype == torch.bfloat16 and saved:  # torch has rounded the moments to the parameter's dtype
+                self.state[p].update({k: saved[k].to(p.device, copy=True) for k in ("m", "v")})
 
 
 def average(diagonal: Tensor, rule: Averaging) -> Tensor:
-    """Spatial averaging of ``|H z|`` of any shape; the result has the same shape.
+    """Spatial averaging of ``|H z|`` of any shape and strides; the result has the same shape.
 
     Raises:
         HyperparameterError: a block size does not divide the number of elements.
     """
-    n = diagonal.dim()
-    if isinstance(rule, tuple):
-        block = rule[min(n, 4) - 1] if n else 1
-        if block == 1:
-            return diagonal
-        if block != -1:
-            check("AdaHessian", f"averaging (block of {n}-D)", block, "[1, inf)")
-            check("AdaHessian", f"averaging (elements over block of {n}-D)", diagonal.numel() % block, "[0, 0]")
-            blocks = diagonal.reshape(-1, block)
-            return blocks.mean(1, keepdim=True).expand_as(blocks).reshape(diagonal.shape)
-        rule = "row"
-    over = {3: (2,), 4: (2, 3)} if rule == "conv" else {2: (1,), 3: (2,), 4: (2, 3)} if rule == "row" else {}
-    return diagonal.mean(over[n], keepdim=True).expand_as(diagonal) if n in over else diagonal
+    over = plan("AdaHessian", rule, diagonal.shape)
+    if isinstance(over, int):
+        blocks = diagonal.reshape(-1, over)
+        return blocks.mean(1, keepdim=True).expand_as(blocks).reshape(diagonal.shape)
+    return diagonal.mean(over, keepdim=True).expand_as(diagonal) if over else diagonal
+
+
+def _wide(values: Tensor) -> Tensor:
+    """Float32 for bfloat16, a new tensor; other tensors themselves."""
+    return values.float() if values.dtype == torch.bfloat16 else values
+
+
+def _finite(tensors: Sequence[Tensor]) -> bool:
+    """Whether all are finite, and their squares, which ``v`` averages; one wait for the device."""
+    norms = torch._foreach_norm(list(tensors))
+    return bool(torch.stack([n.to(norms[0]) for n in norms]).isfinite().all())
