@@ -106,17 +106,49 @@ def test_mean_gradient_and_clip() -> None:
 
 
 @pytest.mark.parametrize("bias", [True, False])
-def test_rescaling(bias: bool) -> None:
+@pytest.mark.parametrize("norm", M.NORMS)
+def test_rescaling(bias: bool, norm: str) -> None:
     W, U = RNG.standard_normal((3, 4)), RNG.standard_normal((3, 4))
-    ratio = M.length_ratio(torch.from_numpy(W), torch.from_numpy(U), bias)
-    np.testing.assert_allclose(float(ratio) * U, R.rescaled(W, U, bias), rtol=1e-14)
-    zero = torch.zeros(3, 4, dtype=torch.float64)
-    assert not M.length_ratio(torch.from_numpy(W), zero, bias).isfinite()
-    assert not M.length_ratio(zero, zero, bias).isfinite()
+
+    def length(X: np.ndarray) -> torch.Tensor:
+        t = torch.from_numpy(X)
+        return M.length(t[:, :-1], t[:, -1], norm) if bias else M.length(t, None, norm)
+
+    expected = R.rescaled(W, U, bias) if norm == "sum" else R.rescaled(W, U, False)
+    np.testing.assert_allclose(float(length(W) / length(U)) * U, expected, rtol=1e-14)
+    zero = np.zeros((3, 4))
+    assert not (length(W) / length(zero)).isfinite()
+    assert not (length(zero) / length(zero)).isfinite()
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_preconditioning_without_the_matrix_of_weights_and_biases(bias: bool) -> None:
+    x = RNG.standard_normal((20, 5))
+    JA, JG, W = x.T @ x / 20, np.diag(RNG.random(3)), RNG.standard_normal((3, 5))
+    parts = [torch.from_numpy(X) for X in (JG, JA, W[:, :4].copy() if bias else W)]
+    U, c = M.preconditioned(*parts, torch.from_numpy(W[:, 4].copy()) if bias else None)
+    found = U if c is None else torch.cat([U, c[:, None]], 1)
+    np.testing.assert_allclose(found, JG @ W @ JA, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("rule", M.RULES)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
+def test_the_diagonal_foretells_the_largest_element(rule: str, dtype: torch.dtype) -> None:
+    J = torch.eye(9, dtype=dtype)
+    for v in GOLDEN["V_long"]:
+        step = M.rank_one_step(J, torch.from_numpy(v), rule)
+        after = M.diagonal_after(J, step)
+        J = M.update_(J, step)
+        top = float(J.double().abs().max())
+        if not np.isfinite(top):  # equation 5 outgrows half precision: foretold before it is carried out
+            assert float(after.max()) > torch.finfo(dtype).max
+            break
+        assert float(M.largest(J)) == pytest.approx(top, rel=1e-12 if dtype == torch.float64 else 2e-3)
+        assert float(after.max()) == pytest.approx(top, rel=1e-12 if dtype == torch.float64 else 2e-3)
 
 
 def test_largest_element() -> None:
-    assert float(M.largest(torch.tensor([[1.0, -3.0], [2.0, 0.5]]))) == 3.0
-    assert M.largest(torch.tensor([2.0, -1.0], dtype=torch.float16)).dtype == torch.float32
+    assert float(M.largest(torch.tensor([[3.0, -1.0], [-1.0, 0.5]]))) == 3.0
+    assert M.largest(torch.eye(2, dtype=torch.float16)).dtype == torch.float32
     for bad in (float("nan"), float("inf"), -float("inf")):
-        assert not M.largest(torch.tensor([1.0, bad])).isfinite()
+        assert not M.largest(torch.diag(torch.tensor([1.0, bad]))).isfinite()

@@ -1,4 +1,4 @@
-"""Makes ``tiny`` importable, and keeps what an engine sets in jax inside its test."""
+"""Makes ``tiny`` and ``replay`` importable, and keeps what an engine sets in jax inside its test."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "oracle"))
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 
 @pytest.fixture(autouse=True)

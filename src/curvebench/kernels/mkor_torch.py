@@ -6,6 +6,8 @@ belongs to the bias, if it has one. Definitions: :mod:`curvebench.kernels.refere
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -51,51 +53,93 @@ def mean_gradient(g: Tensor, geo: Geometry | None, clip: float, scale: float) ->
     return (rows * scale).clamp_(-clip, clip).mean(0)
 
 
-def rank_one(J: Tensor, v: Tensor, rule: str, gamma: float = GAMMA) -> Tensor:
-    """The inverse factor after one vector, in the dtype of ``J``.
+class Step(NamedTuple):
+    """One update of an inverse factor: ``J <- scale J + shift I + weight u u'``; ``u [n]``, ``weight []``."""
+
+    scale: float
+    shift: float
+    u: Tensor
+    weight: Tensor
+
+
+def rank_one_step(J: Tensor, v: Tensor, rule: str, gamma: float = GAMMA, zeta: float = 1.0) -> Step:
+    """What one vector does to the inverse factor ``zeta J + (1-zeta) I`` (the stabiliser's, where ``zeta < 1``).
 
     ``code``: ``Q = gamma J + (1-gamma) I;  J <- Q - (Qv)(Qv)' / (1 + v'Qv)``, as all released code.
     ``ema``: the inverse of ``gamma J^-1 + (1-gamma) v v'``, which equation 5 was meant to be.
     ``paper``: equation 5 as printed, ``gamma J + (1-gamma) / (gamma^2 (1 + gamma (1-gamma) v'Jv)) (Jv)(Jv)'``, which
     diverges.
     """
-    before, v = J.to(working(J.dtype)), v.to(working(J.dtype))
+    dtype = working(J.dtype)
+    v = v.to(dtype)
     # v = size * w with |w| <= 1: no product overflows, however long v is.
     size = v.abs().max().clamp_min(1.0)
     w = v / size
-    u = before @ w
+    u = (J.to(dtype) @ w).mul_(zeta)
+    if zeta < 1:
+        u.add_(w, alpha=1 - zeta)
     if rule == "code":
-        u = gamma * u + (1 - gamma) * w
-        beta, factor = gamma, -1 / (size**-2 + w @ u)
-    elif rule == "ema":
+        u.mul_(gamma).add_(w, alpha=1 - gamma)
+        return Step(gamma * zeta, gamma * (1 - zeta) + 1 - gamma, u, -1 / (size**-2 + w @ u))
+    if rule == "ema":
         share = (1 - gamma) / gamma
-        beta, factor = 1 / gamma, -share / gamma / (size**-2 + share * (w @ u))
-    else:
-        beta, factor = gamma, (1 - gamma) / gamma**2 / (size**-2 + gamma * (1 - gamma) * (w @ u))
-    after = torch.addr(before, u, factor * u, beta=beta)  # one pass over J: MKOR's claim is that this is cheap
-    if rule == "code":
-        after.diagonal().add_(1 - gamma)
-    return after.to(J.dtype)
+        return Step(zeta / gamma, (1 - zeta) / gamma, u, -share / gamma / (size**-2 + share * (w @ u)))
+    weight = (1 - gamma) / gamma**2 / (size**-2 + gamma * (1 - gamma) * (w @ u))
+    return Step(gamma * zeta, gamma * (1 - zeta), u, weight)
+
+
+def diagonal_after(J: Tensor, step: Step) -> Tensor:
+    """The diagonal ``[n]`` that ``J`` will have. ``J`` is positive definite: no element is larger than its largest."""
+    return step.weight * step.u.square() + (step.scale * J.diagonal().to(step.u.dtype) + step.shift)
+
+
+def update_(J: Tensor, step: Step) -> Tensor:
+    """Carry the step out in place, in one pass over ``J`` (MKOR's claim is that this is cheap), and return it."""
+    after = J.to(step.u.dtype)  # J itself unless it is kept in half precision
+    after.addr_(step.u, step.weight * step.u, beta=step.scale)
+    after.diagonal().add_(step.shift)
+    return J if after is J else J.copy_(after)
+
+
+def rank_one(J: Tensor, v: Tensor, rule: str, gamma: float = GAMMA) -> Tensor:
+    """The inverse factor after one vector, as a new tensor in the dtype of ``J``; rules as :func:`rank_one_step`."""
+    return update_(J.clone(), rank_one_step(J, v, rule, gamma))
 
 
 def blended(J: Tensor, zeta: float = ZETA, limit: float = LIMIT) -> Tensor:
     """The paper's stabiliser: ``zeta J + (1-zeta) I`` where the largest absolute element exceeds ``limit``."""
     mixed = zeta * J
     mixed.diagonal().add_(1 - zeta)
-    return torch.where(J.abs().max() > limit, mixed, J)
+    return torch.where(largest(J) > limit, mixed, J)
 
 
-def largest(x: Tensor) -> Tensor:
-    """Largest absolute element ``[]`` in float32 or better, NaN if there is one; no copy of ``x`` is made."""
-    low, high = torch.aminmax(x)
-    return torch.maximum(-low, high).to(working(x.dtype))
+def largest(J: Tensor) -> Tensor:
+    """Largest absolute element ``[]`` of a positive definite ``J``, which lies on its diagonal; NaN if one is there."""
+    return J.diagonal().to(working(J.dtype)).abs().max()
 
 
-def length_ratio(W: Tensor, U: Tensor, bias: bool) -> Tensor:
-    """``(|dW| + |db|) / (|U_W| + |U_b|)`` ``[]``: what ``U`` is multiplied by to keep the gradient's length."""
-    return _length(W, bias) / _length(U, bias)
+def preconditioned(JG: Tensor, JA: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """``JG [dW, db] JA`` without ever building ``[dW, db]``; ``weight [o, n]``, ``bias [o]``.
+
+    The bias' column makes matrices of width n + 1, whose products cost up to half as much again as those of width n.
+    """
+    n = weight.shape[1]
+    left = JG @ weight
+    out = left @ JA[:n, :n]
+    if bias is None:
+        return out, None
+    column = JG @ bias
+    out.addr_(column, JA[n, :n])
+    return out, torch.mv(left, JA[:n, n]).add_(column * JA[n, n])
 
 
-def _length(M: Tensor, bias: bool) -> Tensor:
-    norm: Tensor = torch.linalg.vector_norm(M[:, :-1]) + torch.linalg.vector_norm(M[:, -1]) if bias else M.norm()
-    return norm
+NORMS = ("sum", "joint")
+
+
+def length(weight: Tensor, bias: Tensor | None, norm: str = "sum") -> Tensor:
+    """``|dW| + |db|`` (``sum``, as the released code) or ``|[dW, db]|`` (``joint``, as the paper); ``[]``."""
+    size: Tensor = torch.linalg.vector_norm(weight)
+    if bias is None:
+        return size
+    other = torch.linalg.vector_norm(bias)
+    return size + other if norm == "sum" else torch.hypot(size, other)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -21,9 +21,6 @@ from curvebench.methods.layers_torch import Layer
 from curvebench.methods.preconditioner_torch import LayerPreconditioner
 from curvebench.methods.validation import check
 from curvebench.oracle.standalone_layers_torch import LayerPasses
-
-KEPT = ("JA", "JG", "reset_A", "reset_G")
-"""What a layer keeps between steps: inverse factors, and whether they become the identity at their next update."""
 
 
 class MKOR(LayerPreconditioner):
@@ -41,6 +38,10 @@ class MKOR(LayerPreconditioner):
         warmup_steps: this many first steps all update the inverse factors.
         clip: bound of the elements of inputs and gradients before they are averaged, > 0.
         loss_reduction: of the loop's loss over the batch: ``'mean'`` or ``'sum'``.
+        norm: the length that a layer's gradient keeps: ``'sum'``, ``|dW| + |db|``, as released; ``'joint'``, that of
+            ``[dW, db]``, as in the paper.
+        double_average: divide ``g`` by the number of accumulated micro-batches once more than the loop does, as
+            released; None: with ``rule='code'`` only.
         factor_dtype: of the inverse factors, e.g. ``torch.float16``; None: the parameters'. Half-precision factors are
             updated in float32.
         shared: layers used several times in one forward: ``'refuse'`` or ``'expand'``.
@@ -67,6 +68,8 @@ class MKOR(LayerPreconditioner):
         warmup_steps: int = 0,
         clip: float = 100.0,
         loss_reduction: str = "mean",
+        norm: str = "sum",
+        double_average: bool | None = None,
         factor_dtype: torch.dtype | None = None,
         shared: str = "refuse",
         skip: Sequence[str] = (),
@@ -78,10 +81,13 @@ class MKOR(LayerPreconditioner):
         check(self._name, "reset", reset, ("identity", "blend"))
         check(self._name, "warmup_steps", warmup_steps, "[0, inf)")
         check(self._name, "clip", clip, "(0, inf)")
+        check(self._name, "norm", norm, K.NORMS)
         if factor_dtype is not None and not factor_dtype.is_floating_point:
             raise HyperparameterError(f"{self._name}: factor_dtype = {factor_dtype}: must be floating")
         self.inverse_every, self.warmup_steps = int(inverse_every), int(warmup_steps)
         self.rule, self.reset, self.clip, self.factor_dtype = rule, reset, clip, factor_dtype
+        self.norm = norm
+        self.double_average = rule == "code" if double_average is None else bool(double_average)
         super().__init__(model, base=base, lr=lr, momentum=momentum, skip=skip, shared=shared,
                          loss_reduction=loss_reduction)  # fmt: skip
 
@@ -94,47 +100,48 @@ class MKOR(LayerPreconditioner):
         return self.steps % self.inverse_every == 0 or self.steps < self.warmup_steps
 
     def _update(self, statistics: Mapping[str, LayerPasses]) -> bool:
-        state = dict(self.layer_state)
-        for layer in self.layers:
-            if layer.name in statistics:
-                vectors = self._vectors(layer, statistics[layer.name])
-                state[layer.name] = self._updated(layer, state.get(layer.name), vectors)
-        changed = [state[name][key] for name in statistics for key in ("JA", "JG", "a", "g")]
-        if changed:  # one transfer from the device for all layers
-            largest = torch.stack([K.largest(t) for t in changed])
-            if not largest.isfinite().all():
-                return False
-            if self.reset == "identity":
-                state = self._flagged(state, list(statistics), largest.tolist())
-        self.layer_state = {name: {key: entry[key] for key in KEPT} for name, entry in state.items()}
+        if not statistics:
+            return True
+        layers = [layer for layer in self.layers if layer.name in statistics]
+        plans = self._plans(layers, [self._vectors(layer, statistics[layer.name]) for layer in layers])
+        # One transfer from the device for all layers: what the factors' largest elements will be.
+        seen = torch.stack([x for plan in plans for x in (plan.after, plan.vector)]).tolist()
+        ceilings = [torch.finfo(dtype).max for plan in plans for dtype in (plan.J.dtype, torch.float64)]
+        if not all(x <= ceiling for x, ceiling in zip(seen, ceilings, strict=True)):  # nor if it is NaN
+            return False
+        for layer, A, G, a, g in zip(layers, plans[::2], plans[1::2], seen[::4], seen[2::4], strict=True):
+            self.layer_state[layer.name] = self._flagged(A.done(), G.done(), a, g)
         return True
 
-    def _flagged(
-        self, state: dict[str, dict[str, Any]], names: Sequence[str], largest: Sequence[float]
-    ) -> dict[str, dict[str, Any]]:
-        """Mark factors for a reset where one of the pair grew too large; ``largest`` holds four numbers for each name.
+    def _plans(self, layers: Sequence[Layer], vectors: Sequence[tuple[Tensor, Tensor]]) -> list[_Plan]:
+        """What this step does to the factors, A and G of each layer in turn; nothing is changed yet."""
+        factors: list[tuple[Tensor, Tensor, bool]] = []
+        for layer, pair in zip(layers, vectors, strict=True):
+            state = self.layer_state.get(layer.name)
+            for key, v in zip("AG", pair, strict=True):
+                if state is None:
+                    J = torch.eye(len(v), dtype=self.factor_dtype or layer.weight.dtype, device=v.device)
+                    factors.append((J, v, self.reset == "identity"))
+                else:
+                    factors.append((state[f"J{key}"], v, state[f"reset_{key}"]))
+        zetas = [1.0] * len(factors)
+        if self.reset == "blend":
+            sizes = torch.stack([K.largest(J) for J, _, _ in factors]).tolist()
+            zetas = [K.ZETA if size > K.LIMIT else 1.0 for size in sizes]
+        return [
+            _Plan.of(J, v, None if flag else K.rank_one_step(J, v, self.rule, zeta=zeta))
+            for (J, v, flag), zeta in zip(factors, zetas, strict=True)
+        ]
+
+    def _flagged(self, JA: Tensor, JG: Tensor, a: float, g: float) -> dict[str, Any]:
+        """A layer's new state; factors are marked for a reset where one of the pair, of size ``a`` or ``g``, is large.
 
         The released code treats all input factors first, so that one of these resets its partner in the same step.
         """
-        for k, name in enumerate(names):
-            entry = state[name]
-            if largest[4 * k] > K.LIMIT:
-                entry = {**entry, "reset_A": True, "reset_G": False, "JG": _identity(entry["JG"])}
-            elif largest[4 * k + 1] > K.LIMIT:
-                entry = {**entry, "reset_A": True, "reset_G": True}
-            state[name] = entry
-        return state
-
-    def _updated(self, layer: Layer, old: Mapping[str, Any] | None, vectors: tuple[Tensor, Tensor]) -> dict[str, Any]:
-        new: dict[str, Any] = dict(zip("ag", vectors, strict=True))
-        dtype = self.factor_dtype or layer.weight.dtype
-        for key, vector in zip("AG", vectors, strict=True):
-            flag = self.reset == "identity" if old is None else old[f"reset_{key}"]
-            J = torch.eye(len(vector), dtype=dtype, device=vector.device) if old is None else old[f"J{key}"]
-            before = K.blended(J) if self.reset == "blend" else J
-            J = _identity(J) if flag else K.rank_one(before, vector, self.rule)
-            new |= {f"J{key}": J, f"reset_{key}": False}
-        return new
+        if self.reset == "identity" and a > K.LIMIT:
+            return {"JA": JA, "JG": _identity(JG), "reset_A": True, "reset_G": False}
+        large = self.reset == "identity" and g > K.LIMIT
+        return {"JA": JA, "JG": JG, "reset_A": large, "reset_G": large}
 
     def _vectors(self, layer: Layer, passes: LayerPasses) -> tuple[Tensor, Tensor]:
         """Mean input ``a [i]`` and mean gradient ``g [o]`` of a sample's loss, averaged over micro-batches."""
@@ -143,7 +150,7 @@ class MKOR(LayerPreconditioner):
         share = 1 / count
         a = [K.mean_input(x.to(dtype), geo, layer.bias is not None, self.clip, share) for x in passes.inputs]
         # The loop divided each loss by the number of micro-batches already; the released code does it once more.
-        twice = share if self.rule == "code" else 1.0
+        twice = share if self.double_average else 1.0
         g = []
         for gradient in passes.columns[0]:
             rows = len(batched(gradient, geo)) if geo is not None else gradient[..., 0].numel()
@@ -153,15 +160,39 @@ class MKOR(LayerPreconditioner):
 
     def _apply(self) -> None:
         found = []
-        for layer, W in self._gradients():
-            if (state := self.layer_state.get(layer.name)) is not None:
-                dtype = K.working(W.dtype)
-                U = state["JG"].to(dtype) @ W.to(dtype) @ state["JA"].to(dtype)
-                found.append((layer, U, K.length_ratio(W.to(dtype), U, layer.bias is not None)))
-        ratios = torch.stack([ratio for _, _, ratio in found]).tolist() if found else []
-        for (layer, U, _), ratio in zip(found, ratios, strict=True):
+        for layer in self.layers:
+            weight, bias = layer.weight.grad, None if layer.bias is None else layer.bias.grad
+            state = self.layer_state.get(layer.name)
+            if state is None or weight is None or (layer.bias is not None and bias is None):
+                continue
+            dtype = K.working(weight.dtype)
+            W, b = weight.flatten(1).to(dtype), None if bias is None else bias.to(dtype)
+            U, c = K.preconditioned(state["JG"].to(dtype), state["JA"].to(dtype), W, b)
+            found.append((weight, bias, U, c, K.length(W, b, self.norm) / K.length(U, c, self.norm)))
+        ratios = torch.stack([ratio for *_, ratio in found]).tolist() if found else []
+        for (weight, bias, U, c, _), ratio in zip(found, ratios, strict=True):
             if math.isfinite(ratio):  # else 0/0 or x/0: the layer keeps its plain gradient
-                layer.write(U, ratio)
+                torch.mul(U.view_as(weight), ratio, out=weight)
+                if bias is not None and c is not None:
+                    torch.mul(c, ratio, out=bias)
+
+
+class _Plan(NamedTuple):
+    """A factor, its step (None: it becomes the identity), and the largest elements after it and of its vector."""
+
+    J: Tensor
+    step: K.Step | None
+    after: Tensor
+    vector: Tensor
+
+    @classmethod
+    def of(cls, J: Tensor, v: Tensor, step: K.Step | None) -> _Plan:
+        after = torch.ones_like(v[0]) if step is None else K.diagonal_after(J, step).abs().max()
+        return cls(J, step, after, v.abs().max())
+
+    def done(self) -> Tensor:
+        """The factor after the step, which is taken in place."""
+        return _identity(self.J) if self.step is None else K.update_(self.J, self.step)
 
 
 def _identity(J: Tensor) -> Tensor:
