@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gzip
 import io
+import stat
 import tarfile
+import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -133,3 +135,51 @@ def test_wrong_crc_is_damage_and_no_fault_of_the_disk(tmp_path: Path) -> None:
     archive.write_bytes(first + gzip.compress(plain[5000:]))
     with pytest.raises(DataError, match=r"x\.tar\.gz is not a whole tar archive \(.*CRC"):
         archives.unpack(archive, tmp_path, ["set/a"], LIMIT)
+
+
+def _zip(path: Path, members: Iterable[tuple[str | zipfile.ZipInfo, bytes]]) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for member, content in members:
+            archive.writestr(member, content, zipfile.ZIP_DEFLATED)
+    return path
+
+
+def _link(name: str) -> zipfile.ZipInfo:
+    member = zipfile.ZipInfo(name)
+    member.external_attr = (stat.S_IFLNK | 0o777) << 16
+    return member
+
+
+def test_zip_takes_what_is_wanted_and_no_more(tmp_path: Path) -> None:
+    archive = _zip(tmp_path / "x.zip", [("set/", b""), ("set/a", b"content"), ("set/b", b"other")])
+    archives.unpack(archive, tmp_path, ["set/a"], LIMIT)
+    assert [p.name for p in (tmp_path / "set").iterdir()] == ["a"]
+    assert (tmp_path / "set/a").read_bytes() == b"content"
+
+
+@pytest.mark.parametrize(
+    ("member", "why"),
+    [
+        ("../evil", "points outside its folder"),
+        ("/etc/evil", "has an absolute path"),
+        ("C:\\evil", "has an absolute path"),
+        (_link("set/link"), "is a link"),
+    ],
+    ids=["dots", "absolute", "drive", "link"],
+)
+def test_a_hostile_zip_writes_nothing(tmp_path: Path, member: str | zipfile.ZipInfo, why: str) -> None:
+    archive = _zip(tmp_path / "evil.zip", [("set/a", b"content"), (member, b"evil")])
+    with pytest.raises(DataError, match=f"{why}: not unpacked"):
+        archives.unpack(archive, tmp_path, ["set/a"], LIMIT)
+    assert not (tmp_path / "set").exists()
+
+
+def test_a_zip_bomb_and_a_damaged_zip_are_refused(tmp_path: Path) -> None:
+    bomb = _zip(tmp_path / "bomb.zip", [("set/a", b"0" * (LIMIT + 1))])
+    with pytest.raises(DataError, match="goes beyond 1,048,576 bytes: not unpacked"):
+        archives.unpack(bomb, tmp_path, ["set/a"], LIMIT)
+    whole = _zip(tmp_path / "x.zip", [("set/a", b"content" * 100)]).read_bytes()
+    for content in (b"", whole[:-30], whole[:40] + b"\0\1\2" + whole[43:]):
+        (tmp_path / "broken.zip").write_bytes(content)
+        with pytest.raises(DataError, match="is not a whole zip archive"):
+            archives.unpack(tmp_path / "broken.zip", tmp_path, ["set/a"], LIMIT)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import fcntl
 import hashlib
@@ -305,3 +306,28 @@ def test_stamps_never_vouch_for_the_archive(tiny, site, files, archive, home: Pa
     with pytest.raises(DataError, match="not the official file; the archive has its official checksum"):
         fetch.fetch(card)
     assert _left(home) == set()
+
+
+def test_a_file_that_comes_alone_is_downloaded_into_its_place(tiny, site, files, home: Path) -> None:
+    site.files.update({f"raw/{Path(name).name}": content for name, content in files.items()})
+    card = tiny.make_card(python=files)
+    alone = tuple(
+        dataclasses.replace(file, layout=None, url=f"{site.base}/raw/{Path(file.path).name}") for file in card.files
+    )
+    card = dataclasses.replace(card, files=alone)
+    assert fetch.fetch(card) == home
+    assert _left(home) == set(files)
+    asked = len(site.asked)
+    fetch.fetch(card)
+    assert len(site.asked) == asked, "nothing is downloaded twice"
+    (home / card.files[0].path).write_bytes(b"spoilt")
+    fetch.fetch(card)
+    assert (home / card.files[0].path).read_bytes() == files[card.files[0].path]
+
+
+def test_a_derived_file_has_nothing_to_download(tiny, files) -> None:
+    card = tiny.make_card(python=files)
+    card = dataclasses.replace(card, files=tuple(dataclasses.replace(f, status="derived") for f in card.files))
+    with pytest.raises(DataError, match="has no official address, its card says how it was made"):
+        fetch.fetch(card)
+    assert "curvebench data fetch" not in roots.mend(card)

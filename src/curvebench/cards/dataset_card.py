@@ -56,19 +56,26 @@ class DatasetFile:
 
     Args:
         path: relative to the data set's folder.
-        bytes: its size.
+        bytes: its size; None: nobody publishes it, the checksum alone decides.
         md5: checksum; one of the two is required.
         sha256: checksum, preferred.
         layout: which layout of the data set it belongs to; None: all of them.
+        url: the official address of this file alone, for files that come in no archive.
+        status: how the content that the checksum fixes is related to the official file.
     """
 
     __pydantic_config__ = STRICT
 
     path: Annotated[RelativePath, Field(description="relative to the data set's folder")]
-    bytes: Annotated[Count, Field(description="size")]
+    bytes: Annotated[Count | None, Field(description="size; absent if nobody publishes it")] = None
     md5: Annotated[str | None, Field(pattern=MD5, description="official checksum; md5 or sha256 is required")] = None
     sha256: Annotated[str | None, Field(pattern=SHA256, description="checksum, preferred to md5")] = None
     layout: Annotated[Text | None, Field(description="the layout of the data set that it belongs to")] = None
+    url: Annotated[Url | None, Field(description="the official address of this file alone")] = None
+    status: Annotated[
+        Literal["official", "copy", "derived"],
+        Field(description="how the checksum's content relates to the official file"),
+    ] = "official"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,6 +127,9 @@ def problems(raw: Mapping[str, Any]) -> Iterator[Problem]:
         for index, entry in enumerate(entries if isinstance(entries, list) else ()):
             if isinstance(entry, Mapping):
                 yield from _file(f"{key}[{index}]", entry, name)
+    for index, entry in enumerate(files if isinstance(files := raw.get("files"), list) else ()):
+        if isinstance(entry, Mapping) and "url" in entry and "bytes" not in entry:
+            yield f"files[{index}].bytes", "missing key: a file with a url needs its size"
     folder = raw.get("folder")
     if isinstance(folder, str) and ".." in folder.split("/"):
         yield f"folder = {show(folder)}", "must not leave the data root"

@@ -96,7 +96,8 @@ def verify(name: str) -> None:
         folder = roots.locate(card)
         layout = roots.verify(card, folder, stamps=False)
         for file in roots.layouts(card)[layout]:
-            click.echo(f"ok  {folder / file.path}  {file.bytes:,} bytes")
+            status = "" if file.status == "official" else f"  ({file.status}: not the official bytes, see the card)"
+            click.echo(f"ok  {folder / file.path}  {(folder / file.path).stat().st_size:,} bytes{status}")
         return
     load(name)
     click.echo(f"ok  {card.name}: {roots.status(card)[1]}")

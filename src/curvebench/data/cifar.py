@@ -1,4 +1,4 @@
-"""CIFAR-10 in memory, once, as uint8, from either official layout; both give the same bits.
+"""CIFAR-10 and CIFAR-100 in memory, once, as uint8; CIFAR-10 from either official layout, both give the same bits.
 
 Python layout: each batch is a pickle of Python 2; it is read by an unpickler that can build byte arrays and plain
 containers and nothing else, after the checksum. Binary layout: rows of 3,073 bytes, the class and then the image.
@@ -25,12 +25,12 @@ PIXELS = 3 * 32 * 32
 
 
 class Cifar(NamedTuple):
-    """Images: red, green and blue plane, row-major; labels index ``CLASSES``."""
+    """Images: red, green and blue plane, row-major; labels index ``CLASSES``, or CIFAR-100's fine classes."""
 
     train_images: npt.NDArray[np.uint8]  # [50000, 3, 32, 32]
-    train_labels: npt.NDArray[np.int64]  # [50000], 0..9
+    train_labels: npt.NDArray[np.int64]  # [50000], 0..9 (0..99)
     test_images: npt.NDArray[np.uint8]  # [10000, 3, 32, 32]
-    test_labels: npt.NDArray[np.int64]  # [10000], 0..9
+    test_labels: npt.NDArray[np.int64]  # [10000], 0..9 (0..99)
 
 
 def load_cifar10(folder: Path | None = None, *, card: DatasetCard | None = None) -> Cifar:
@@ -53,7 +53,31 @@ def load_cifar10(folder: Path | None = None, *, card: DatasetCard | None = None)
     mend = roots.mend(card)
     train = [read(path, mend) for path in batches if path.name.startswith("data_batch")]
     test = [read(path, mend) for path in batches if path.name.startswith("test_batch")]
-    data = Cifar(*_join(train), *_join(test))
+    return _counted(Cifar(*_join(train), *_join(test)), card, folder, mend)
+
+
+def load_cifar100(folder: Path | None = None, *, card: DatasetCard | None = None) -> Cifar:
+    """The same for CIFAR-100, Python layout, fine labels; through the same unpickler, after the checksum.
+
+    Args:
+        folder: holds ``cifar-100-python``; default: where the data set is found.
+        card: default ``datasets/cifar100.toml``; its splits fix the number of images.
+
+    Raises:
+        DataError: a file is missing, truncated, not the official one, or its content is not CIFAR-100's.
+    """
+    card = card or cards.dataset("cifar100")
+    folder = folder or roots.locate(card)
+    roots.verify(card, folder)
+    mend = roots.mend(card)
+    train, test = (
+        _read_pickle(folder / "cifar-100-python" / part, mend, "CIFAR-100", b"fine_labels", 100)
+        for part in ("train", "test")
+    )
+    return _counted(Cifar(*_join([train]), *_join([test])), card, folder, mend)
+
+
+def _counted(data: Cifar, card: DatasetCard, folder: Path, mend: str) -> Cifar:
     wanted = (card.splits["train"] + card.splits.get("validation", 0), card.splits["test"])
     found = (len(data.train_labels), len(data.test_labels))
     if found != wanted:
@@ -75,30 +99,36 @@ def _read_binary(path: Path, mend: str) -> tuple[npt.NDArray[np.uint8], npt.NDAr
     if content.size == 0 or content.size % (PIXELS + 1):
         raise DataError(f"{path} has {content.size:,} bytes: not rows of {PIXELS + 1:,} bytes; {mend}")
     rows = content.reshape(-1, PIXELS + 1)
-    return rows[:, 1:], _labels(rows[:, 0].astype(np.int64), path, mend)
+    return rows[:, 1:], _labels(rows[:, 0].astype(np.int64), len(CLASSES), path, mend)
 
 
 def _read_python(path: Path, mend: str) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+    return _read_pickle(path, mend, "CIFAR-10", b"labels", len(CLASSES))
+
+
+def _read_pickle(
+    path: Path, mend: str, title: str, key: bytes, classes: int
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
     try:
         with path.open("rb") as stream:
             batch = _Batches(stream, encoding="bytes").load()
     except pickle.UnpicklingError as error:
-        raise DataError(f"{path} is not a batch of CIFAR-10 ({error}); {mend}") from error
+        raise DataError(f"{path} is not a batch of {title} ({error}); {mend}") from error
     except Exception as error:  # the pickle machine raises whatever a damaged stream makes its operations raise
-        raise DataError(f"{path} is not a batch of CIFAR-10 (damaged: {type(error).__name__}); {mend}") from error
+        raise DataError(f"{path} is not a batch of {title} (damaged: {type(error).__name__}); {mend}") from error
     images = batch.get(b"data") if isinstance(batch, dict) else None
-    labels = batch.get(b"labels") if isinstance(batch, dict) else None
+    labels = batch.get(key) if isinstance(batch, dict) else None
     if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.ndim != 2 or images.shape[1] != PIXELS:
         raise DataError(f"{path}: b'data' must be a uint8 array of {PIXELS:,} columns; {mend}")
     if not isinstance(labels, list) or len(labels) != len(images) or not all(type(x) is int for x in labels):
-        raise DataError(f"{path}: b'labels' must be a list of {len(images):,} integers; {mend}")
-    return images, _labels(np.array(labels, dtype=np.int64), path, mend)
+        raise DataError(f"{path}: {key!r} must be a list of {len(images):,} integers; {mend}")
+    return images, _labels(np.array(labels, dtype=np.int64), classes, path, mend)
 
 
-def _labels(labels: npt.NDArray[np.int64], path: Path, mend: str) -> npt.NDArray[np.int64]:
-    outside = labels[(labels < 0) | (labels >= len(CLASSES))]
+def _labels(labels: npt.NDArray[np.int64], classes: int, path: Path, mend: str) -> npt.NDArray[np.int64]:
+    outside = labels[(labels < 0) | (labels >= classes)]
     if outside.size:
-        raise DataError(f"{path}: class {outside[0]} must lie in 0..{len(CLASSES) - 1}; {mend}")
+        raise DataError(f"{path}: class {outside[0]} must lie in 0..{classes - 1}; {mend}")
     return labels
 
 

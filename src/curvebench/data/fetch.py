@@ -19,10 +19,12 @@ from curvebench.data.checksums import check_files
 from curvebench.errors import DataError, did_you_mean
 
 if TYPE_CHECKING:
-    from curvebench.cards import Archive, DatasetCard
+    from curvebench.cards import Archive, DatasetCard, DatasetFile
 
 SLACK = 16 * 2**20
 """Bytes that an archive may unpack to beyond the files that the card names (read-mes, class names)."""
+UNKNOWN = 2**30
+"""Bytes that a file whose size nobody publishes may unpack to."""
 TRIES = 3
 """Attempts at one address, as long as each brings more bytes than the one before."""
 
@@ -45,7 +47,7 @@ def fetch(card: DatasetCard, *, root: Path | None = None, layout: str | None = N
         DataError: no address answers, wrong checksum, hostile archive, folder not writable, disk full; says what to do.
     """
     choices = roots.layouts(card)
-    if card.source != "download" or not card.archives:
+    if card.source != "download":
         raise DataError(f"{card.name}: nothing to download ({roots.status(card)[1]})")
     name = next(iter(choices)) if layout is None else layout
     if name not in choices:
@@ -53,23 +55,34 @@ def fetch(card: DatasetCard, *, root: Path | None = None, layout: str | None = N
     folder = (root or roots.roots()[0]).expanduser().absolute() / card.folder
     files = choices[name]
     archives = [archive for archive in card.archives if archive.layout in (None, name)]
+    alone = [file for file in files if file.url is not None]
+    if not archives and len(alone) < len(files):
+        lone = next(file for file in files if file.url is None)
+        raise DataError(
+            f"{card.name}: nothing to download: {lone.path} has no official address, its card says how it was made; "
+            f"put it at {folder / lone.path}"
+        )
     with contextlib.suppress(DataError):
         check_files(card.name, folder, files, roots.mend(card))
         return folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        needed = sum(f.bytes for f in files) + sum(archive.bytes for archive in archives)
+        needed = sum(f.bytes or 0 for f in files) + sum(archive.bytes for archive in archives)
         if (left := shutil.disk_usage(folder).free) < needed:
             raise OSError(errno.ENOSPC, f"{left:,} bytes are free, {needed:,} are needed")
         with _alone(card, folder), tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder) as staging:
             for archive in archives:
                 path, kept = _obtain(card, archive, folder)
-                unpack(path, Path(staging), [f.path for f in files], sum(f.bytes for f in files) + SLACK)
+                limit = sum(f.bytes or UNKNOWN for f in files) + SLACK
+                unpack(path, Path(staging), [f.path for f in files], limit)
                 if not kept:
                     path.unlink()
             mend = "the archive has its official checksum, so the card is wrong about this file: please report it"
-            check_files(card.name, Path(staging), files, mend, stamps=False)
-            for file in files:
+            packed = [file for file in files if file.url is None]
+            check_files(card.name, Path(staging), packed, mend, stamps=False)
+            for file in alone:
+                _obtain(card, _as_download(file), folder)
+            for file in packed:
                 (folder / file.path).parent.mkdir(parents=True, exist_ok=True)
                 os.replace(Path(staging) / file.path, folder / file.path)
     except OSError as error:
@@ -78,6 +91,15 @@ def fetch(card: DatasetCard, *, root: Path | None = None, layout: str | None = N
             f"or set {roots.VARIABLE} to another folder"
         ) from error
     return folder
+
+
+def _as_download(file: DatasetFile) -> Archive:
+    """A file that comes alone is downloaded as an archive is, and not unpacked."""
+    from curvebench.cards import Archive
+
+    assert file.url is not None, "only files with an address come here"
+    assert file.bytes is not None, "the card's parser refuses a url without a size"
+    return Archive(url=file.url, name=file.path, bytes=file.bytes, md5=file.md5, sha256=file.sha256)
 
 
 def _obtain(card: DatasetCard, archive: Archive, folder: Path) -> tuple[Path, bool]:
@@ -89,6 +111,7 @@ def _obtain(card: DatasetCard, archive: Archive, folder: Path) -> tuple[Path, bo
 
     pooch.get_logger().setLevel(logging.WARNING)  # it announces each file on stderr, where our bar is
     path, part = folder / archive.name, folder / f"{archive.name}.part"
+    path.parent.mkdir(parents=True, exist_ok=True)
     algorithm, checksum = ("sha256", archive.sha256) if archive.sha256 else ("md5", archive.md5)
     known = f"{algorithm}:{checksum}"
     faults = []
@@ -102,7 +125,7 @@ def _obtain(card: DatasetCard, archive: Archive, folder: Path) -> tuple[Path, bo
             try:
                 with bar(archive.name, archive.bytes, sys.stderr) as advance:
                     downloader = Resuming(part, archive.bytes, advance)
-                    pooch.retrieve(url, known, fname=archive.name, path=folder, downloader=downloader)
+                    pooch.retrieve(url, known, fname=path.name, path=path.parent, downloader=downloader)
                 return path, False
             except Resuming.FAULTS as error:
                 fault = _innermost(error)

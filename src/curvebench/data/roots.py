@@ -126,10 +126,11 @@ def status(card: DatasetCard) -> tuple[str, str]:
 def mend(card: DatasetCard) -> str:
     """What to do about a missing or wrong file, as the end of a sentence."""
     files = next(iter(layouts(card).values()))
-    return (
-        f"run `curvebench data fetch {card.name}`, "
-        f"or set {VARIABLE}=/path/to/folder in which {card.folder}/{files[0].path} and its fellows lie"
-    )
+    fellows = " and its fellows lie" if len(files) > 1 else " lies"
+    place = f"set {VARIABLE}=/path/to/folder in which {card.folder}/{files[0].path}{fellows}"
+    if not card.archives and any(file.url is None and file.status != "official" for file in files):
+        return f"it has no official address, its card says how it was made: {place}"
+    return f"run `curvebench data fetch {card.name}`, or {place}"
 
 
 def _there(path: Path) -> bool:

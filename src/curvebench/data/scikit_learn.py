@@ -21,13 +21,16 @@ if TYPE_CHECKING:
     from curvebench.cards import DatasetCard
 
 
-def table(card: DatasetCard, file: str, *, header: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+def table(
+    card: DatasetCard, file: str, *, header: int, targets: str | None = None
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
     """Read a table whose last column is the class, and check it against the card before anybody sees it.
 
     Args:
         card: its files ``features`` (float64) and ``labels`` (int64) fix sizes and checksums.
         file: name in scikit-learn's ``datasets/data`` folder, ``.csv`` or ``.csv.gz``.
         header: lines before the first row.
+        targets: a second file that holds the last column alone, of whole numbers.
 
     Returns:
         Features [n, d] and labels [n].
@@ -40,9 +43,10 @@ def table(card: DatasetCard, file: str, *, header: int) -> tuple[npt.NDArray[np.
     if spec is None or spec.origin is None:
         raise MissingPackageError("scikit-learn", "data", f"the data set {card.name}")
     path = Path(spec.origin).parent / "datasets" / "data" / file
+    second = None if targets is None else path.with_name(targets)
     mend = "run `pip install --force-reinstall scikit-learn`"
     try:
-        features, labels = _parse(path, header) if path.is_file() else _ask(card.name)
+        features, labels = _parse(path, header, second) if path.is_file() else _ask(card.name)
     except (OSError, ValueError, EOFError) as error:
         raise DataError(f"{card.name}: {path} cannot be read ({error}); {mend}") from error
     contents = {"features": features.astype("<f8").tobytes(), "labels": labels.astype("<i8").tobytes()}
@@ -55,7 +59,9 @@ def table(card: DatasetCard, file: str, *, header: int) -> tuple[npt.NDArray[np.
     return features, labels
 
 
-def _parse(path: Path, header: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+def _parse(path: Path, header: int, second: Path | None) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+    if second is not None:  # scikit-learn separates these two by spaces
+        return np.loadtxt(path, dtype=np.float64, ndmin=2), np.loadtxt(second, dtype=np.float64).astype(np.int64)
     rows = np.loadtxt(path, delimiter=",", skiprows=header, dtype=np.float64, ndmin=2)
     return np.ascontiguousarray(rows[:, :-1]), rows[:, -1].astype(np.int64)
 
@@ -63,5 +69,6 @@ def _parse(path: Path, header: int) -> tuple[npt.NDArray[np.float64], npt.NDArra
 def _ask(name: str) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
     """Where scikit-learn has moved its file, its public function knows."""
     sets: Any = importlib.import_module("sklearn.datasets")
-    features, labels = getattr(sets, f"load_{name.replace('-', '_')}")(return_X_y=True)
+    how = {"scaled": False} if name == "diabetes" else {}
+    features, labels = getattr(sets, f"load_{name.replace('-', '_')}")(return_X_y=True, **how)
     return np.ascontiguousarray(features, dtype=np.float64), np.asarray(labels, dtype=np.int64)
