@@ -2,7 +2,8 @@
 
 Tab-separated without quoting (quotation marks are text), UTF-8, MRPC's source texts with a byte-order mark; lines end
 at a line feed and at nothing else (sentences hold other Unicode line ends). CoLA has no header, every other file one.
-A row with too few columns is skipped, as the usual readers do; the card's splits fix how many rows must remain. Test parts carry no labels and are not read, except MRPC's source text.
+A row with too few columns is skipped, as the usual readers do; the card's splits fix how many rows must remain.
+Test parts carry no labels and are not read, except MRPC's source text.
 """
 
 from __future__ import annotations
