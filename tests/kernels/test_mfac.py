@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -385,3 +386,20 @@ def test_static_refuses() -> None:
         StaticInverse(G * torch.nan, 1.0)
     with pytest.raises(IndexError, match=r"must lie in \[0, 3\)"):
         StaticInverse(G, 1.0).elements(torch.tensor([0]), torch.tensor([3]))
+
+
+def test_a_copied_window_has_arrays_of_its_own() -> None:
+    rng = np.random.default_rng(6)
+    for m in (4, mfac_torch.HOST + 5):  # LAPACK at once, and through torch
+        ring = window(tall(rng, m, 200), 0.1)
+        twin = copy.deepcopy(ring)
+        g, h = torch.tensor(rng.standard_normal(200)), torch.tensor(rng.standard_normal(200))
+        before = ring.gradients.clone()
+        twin.push(g)
+        assert torch.equal(ring.gradients, before)
+        ring.push(h)
+        for one, new in ((ring, h), (twin, g)):
+            G = one.gradients.numpy()
+            assert np.array_equal(G[0], new)
+            assert error(one.gram, G @ G.T) < F64
+            assert error(one.direction(), reference.in_span(G, 0.1, 0)) < F64

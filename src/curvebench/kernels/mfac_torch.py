@@ -7,8 +7,13 @@ Source: Frantar, Kurtic, Alistarh 2021, arXiv 2107.03356. The static counterpart
 from __future__ import annotations
 
 import math
+from functools import lru_cache
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from scipy.linalg.lapack import dposv
 from torch import Tensor
 
 from curvebench.errors import CurvebenchError, HyperparameterError
@@ -16,9 +21,31 @@ from curvebench.kernels.precision_torch import full_precision
 
 FORMULAS = ("in-span", "official")
 PIECE = 1 << 17
-"""Columns of the window that one partial product reads: long float32 sums lose digits, short ones cost time."""
+"""Most columns of the window that one partial product reads: long float32 sums lose digits, short ones cost time."""
+HOST = 96
+"""Rows of a window on the CPU up to which LAPACK is called directly, as it is single-threaded there: torch's calls cost
+more than the arithmetic."""
 SMALL = 1 << 17
 """Numbers in a float32 window up to which its products are float64: there, calls cost more than arithmetic."""
+
+
+_NUMPY = {torch.float32: np.float32, torch.float64: np.float64}
+
+
+class _Views(NamedTuple):
+    """NumPy arrays on the memory of a window: assigning a row and solving ``m`` equations is cheaper there.
+
+    Args:
+        gradients: the tensor behind ``rows``.
+        store: the tensor behind ``gram``.
+        rows: ``G [m, d]``.
+        gram: ``S [m, m]``.
+    """
+
+    gradients: Tensor
+    store: Tensor
+    rows: NDArray[Any]
+    gram: NDArray[np.float64]
 
 
 class SlidingWindow:
@@ -67,25 +94,22 @@ class SlidingWindow:
         self.store = torch.zeros(window, window * dtype.itemsize // 4, dtype=torch.float64, device=device)
         self.slot = 0
         """The row that the next gradient replaces."""
+        self._views: _Views | None = None
 
     @property
     def gram(self) -> Tensor:
         """``S [m, m]``, float64: a view of the store."""
         return self.store[:, : len(self.store)]
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What is copied or pickled: views would become arrays of their own."""
+        return self.__dict__ | {"_views": None}
+
     @torch.no_grad()
     def push(self, gradient: Tensor) -> bool:
         """Let ``gradient [d]`` replace the oldest row; False, and nothing has changed, if its square is not finite."""
         with full_precision(gradient.device):
-            if not math.isfinite(torch.dot(gradient, gradient)):
-                return False  # by Cauchy-Schwarz no product with another row overflows where no square does
-            self.gradients[self.slot].copy_(gradient)
-            dots = self._products(gradient)
-        gram = self.gram
-        gram[self.slot] = dots
-        gram[:, self.slot] = dots
-        self.slot = (self.slot + 1) % len(self.gradients)
-        return True
+            return self._push(gradient)
 
     @torch.no_grad()
     def direction(self, out: Tensor | None = None, *, keep: float = 0.0, scale: float = 1.0) -> Tensor:
@@ -98,26 +122,47 @@ class SlidingWindow:
             keep: factor of what ``out`` holds.
             scale: factor of ``F^-1 g``.
         """
+        with full_precision(self.gradients.device):
+            return self._direction(out, keep, scale)
+
+    @torch.no_grad()
+    def update(
+        self, gradient: Tensor, out: Tensor | None = None, *, keep: float = 0.0, scale: float = 1.0
+    ) -> Tensor | None:
+        """:meth:`push`, then :meth:`direction` into ``out``; None, and nothing has changed, if ``g`` is not finite."""
+        with full_precision(gradient.device):
+            return self._direction(out, keep, scale) if self._push(gradient) else None
+
+    def _push(self, gradient: Tensor) -> bool:
+        if not math.isfinite(torch.dot(gradient, gradient)):
+            return False  # by Cauchy-Schwarz no product with another row overflows where no square does
+        if (host := self._host()) is not None:
+            host.rows[self.slot] = gradient.detach().numpy()
+            gram: Any = host.gram
+            dots: Any = self._products(gradient).numpy()
+        else:
+            self.gradients[self.slot].copy_(gradient)
+            gram, dots = self.gram, self._products(gradient)
+        gram[self.slot] = dots
+        gram[:, self.slot] = dots
+        self.slot = (self.slot + 1) % len(self.gradients)
+        return True
+
+    def _direction(self, out: Tensor | None, keep: float, scale: float) -> Tensor:
         m, d = self.gradients.shape
         newest = (self.slot - 1) % m
         if out is None:
             out, keep = self.gradients.new_empty(d), 0.0
-        with full_precision(out.device):
-            if self.formula == "official":
-                weights = _official_weights(self.gram.to(out.dtype), self.damping, self.gram[newest]).mul_(-scale)
-                out = out.mul_(keep) if keep else out.zero_()
-                out.add_(self.gradients[newest], alpha=scale / self.damping)
-                return out.addmv_(self.gradients.t(), weights)
-            unit = torch.eye(m, dtype=torch.float64, device=out.device)[:, newest : newest + 1]
-            weights = torch.cholesky_solve(unit, self._factor()).squeeze(1)
-            if self._is_small():
-                combination = torch.mv(self.gradients.t().double(), weights).mul_(m * scale)
-                return out.copy_(combination.add_(out, alpha=keep) if keep else combination)
-            return torch.addmv(out, self.gradients.t(), weights.to(out.dtype), beta=keep, alpha=m * scale, out=out)
-
-    def update(self, gradient: Tensor, out: Tensor | None = None) -> Tensor | None:
-        """:meth:`push`, then :meth:`direction` into ``out``: ``F^-1 g [d]``, or None if ``g`` is not finite."""
-        return self.direction(out) if self.push(gradient) else None
+        if self.formula == "official":
+            weights = _official_weights(self.gram.to(out.dtype), self.damping, self.gram[newest]).mul_(-scale)
+            out = out.mul_(keep) if keep else out.zero_()
+            out.add_(self.gradients[newest], alpha=scale / self.damping)
+            return out.addmv_(self.gradients.t(), weights)
+        weights = self._column(newest, m * scale)
+        if self._is_small():
+            combination = torch.mv(self.gradients.t().double(), weights)
+            return out.copy_(combination.add_(out, alpha=keep) if keep else combination)
+        return self._combine(out, weights, keep)
 
     @torch.no_grad()
     def solve(self, vector: Tensor) -> Tensor:
@@ -130,36 +175,97 @@ class SlidingWindow:
             if self.formula == "official":
                 weights = _official_weights(self.gram.to(vector.dtype), self.damping, dots)
                 return torch.addmv(vector / self.damping, self.gradients.t(), weights, alpha=-1)
-            weights = torch.cholesky_solve(dots[:, None], self._factor()).squeeze(1)
+            weights = self._solved(dots.double())
             if self._is_small():
                 rest = vector - torch.mv(self.gradients.t().double(), weights)
                 return rest.div_(self.damping).to(vector.dtype)
-            return torch.addmv(vector, self.gradients.t(), weights.to(vector.dtype), alpha=-1).div_(self.damping)
+            return self._combine(vector.clone(), weights.neg_().to(vector.dtype), 1.0).div_(self.damping)
 
     def widen(self, dimension: int) -> None:
         """Append parameters: the gradients so far count as zero there."""
         more = dimension - self.gradients.shape[1]
         self.gradients = torch.cat([self.gradients, self.gradients.new_zeros(len(self.gradients), more)], dim=1)
 
-    def _factor(self) -> Tensor:
-        """Lower Cholesky factor of ``m damping I + S``, float64."""
-        return cholesky(self.gram, len(self.gradients) * self.damping, self._eps)
+    def _column(self, row: int, factor: float) -> Tensor:
+        """``factor (m damping I + S)^-1 e_row [m]``: in the window's dtype, of a small window float64."""
+        dtype = torch.float64 if self._is_small() else self.gradients.dtype
+        if (host := self._host()) is not None:
+            right = np.zeros(len(self.store))
+            right[row] = factor
+            return torch.from_numpy(self._solved_on(host, right).astype(_NUMPY[dtype], copy=False))
+        unit = torch.zeros(len(self.store), dtype=torch.float64, device=self.store.device)
+        unit[row] = factor
+        return self._solved(unit).to(dtype)
+
+    def _solved(self, right: Tensor) -> Tensor:
+        """``(m damping I + S)^-1 right [m]``, float64."""
+        if (host := self._host()) is not None:
+            return torch.from_numpy(self._solved_on(host, right.numpy()))
+        factor = cholesky(self.gram, len(self.store) * self.damping, self._eps)
+        return torch.cholesky_solve(right[:, None], factor).squeeze(1)
+
+    def _solved_on(self, host: _Views, right: NDArray[np.float64]) -> NDArray[np.float64]:
+        m = len(right)
+        shift = m * self.damping
+        shifted = host.gram + _multiple(m, shift)
+        if m <= HOST:
+            _, found, info = dposv(shifted.T, right, overwrite_a=1)
+            if info == 0:
+                return np.asarray(found)
+        factor, info = torch.linalg.cholesky_ex(torch.from_numpy(shifted))
+        if info:
+            factor = cholesky(self.gram, shift, self._eps)
+        return np.asarray(torch.cholesky_solve(torch.from_numpy(right[:, None]), factor).numpy()[:, 0])
+
+    def _host(self) -> _Views | None:
+        """The window and ``S`` as NumPy arrays on the same memory; None if they are not on the CPU."""
+        views = self._views
+        if views is not None and views.gradients is self.gradients and views.store is self.store:
+            return views
+        if self.store.device.type != "cpu":
+            return None
+        self._views = _Views(self.gradients, self.store, self.gradients.numpy(), self.gram.numpy())
+        return self._views
 
     def _is_small(self) -> bool:
         return self.gradients.numel() <= SMALL and self.formula == "in-span"
 
     def _products(self, vector: Tensor) -> Tensor:
-        """``G x [m]``, float64: partial sums of float32 on the CPU, where one long sum loses digits."""
-        m, d = self.gradients.shape
+        """``G x [m]``: float64, or a single product of the window's dtype; partial sums where one would lose digits."""
         if self._is_small():
             return torch.mv(self.gradients.double(), vector.double())
-        if vector.dtype == torch.float64 or vector.device.type != "cpu" or d <= PIECE:
-            return torch.mv(self.gradients, vector).double()
-        partial = vector.new_empty(-(-d // PIECE), m)
-        for row, start in enumerate(range(0, d, PIECE)):
-            piece = slice(start, start + PIECE)
-            torch.mv(self.gradients[:, piece], vector[piece], out=partial[row])
+        if len(pieces := self._pieces()) == 1:
+            return torch.mv(self.gradients, vector)
+        partial = vector.new_empty(len(pieces), len(self.gradients))
+        for row, piece in zip(partial, pieces, strict=True):
+            torch.mv(self.gradients[:, piece], vector[piece], out=row)
         return partial.sum(0, dtype=torch.float64)
+
+    def _combine(self, out: Tensor, weights: Tensor, keep: float) -> Tensor:
+        """``keep out + G' weights [d]`` in ``out``, from the end: what :meth:`_products` read last is in cache."""
+        transposed = self.gradients.t()
+        if len(pieces := self._pieces()) == 1:
+            return torch.addmv(out, transposed, weights, beta=keep, out=out)
+        for piece in reversed(pieces):
+            part = out[piece]
+            torch.addmv(part, transposed[piece], weights, beta=keep, out=part)
+        return out
+
+    def _pieces(self) -> tuple[slice, ...]:
+        """The columns of the window, cut into what one product reads."""
+        d = self.gradients.shape[1]
+        return _pieces(d, PIECE if self.gradients.device.type == "cpu" else d)
+
+
+@lru_cache(maxsize=8)
+def _pieces(dimension: int, width: int) -> tuple[slice, ...]:
+    return tuple(slice(start, min(start + width, dimension)) for start in range(0, dimension, width))
+
+
+@lru_cache(maxsize=8)
+def _multiple(rows: int, factor: float) -> NDArray[np.float64]:
+    """``factor I [rows, rows]``."""
+    return factor * np.eye(rows)
 
 
 def check_damping(damping: float) -> None:

@@ -15,7 +15,7 @@ _NOTHING = nullcontext()
 
 def full_precision(device: torch.device) -> AbstractContextManager[None]:
     """Products of float32 matrices are float32 inside; the process's settings are restored at the end."""
-    if not torch.is_autocast_enabled(device.type) and _is_full():
+    if not torch.is_autocast_enabled(device.type) and _is_full(device.type):
         return _NOTHING  # ten times cheaper than setting what is set
     return _changed(device)
 
@@ -27,9 +27,10 @@ def _backends() -> tuple[Any, ...]:
     return found if all(hasattr(backend, "fp32_precision") for backend in found) else ()
 
 
-def _is_full() -> bool:
+def _is_full(kind: str) -> bool:
+    """Of the backend that multiplies on such a device."""
     if backends := _backends():
-        return all(backend.fp32_precision in _FULL for backend in backends)
+        return bool(backends[kind == "cpu"].fp32_precision in _FULL)
     return torch.get_float32_matmul_precision() == "highest"
 
 

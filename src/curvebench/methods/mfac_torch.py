@@ -127,14 +127,13 @@ class MFAC(torch.optim.Optimizer):
         gradients = dict(zip(oracle.parameters, point.gradient(), strict=True))
         vector = self._vector(gradients)
         ring = self._window(vector)
-        if not ring.push(vector):
+        out = vector  # the gradient is in the window by then: its memory holds the result
+        if self.momentum:
+            out = self._state().setdefault("velocity", torch.zeros_like(vector))
+        velocity = ring.update(vector, out, keep=self.momentum, scale=1 - self.momentum)
+        if velocity is None:
             self.skipped += 1
             return point.loss()
-        if self.momentum:
-            velocity = self._state().setdefault("velocity", torch.zeros_like(vector))
-            ring.direction(velocity, keep=self.momentum, scale=1 - self.momentum)
-        else:
-            velocity = ring.direction(vector)  # the gradient is in the window now: its memory holds the result
         self._move(gradients, velocity)
         return point.loss()
 
