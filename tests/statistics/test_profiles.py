@@ -106,11 +106,11 @@ def test_intervals_of_scores_cover() -> None:
     def draw(tasks: int) -> np.ndarray:
         return rng.lognormal(mean=np.array([0.0, 0.4])[:, None, None, None], sigma=0.4, size=(2, tasks, 3, 1))
 
-    large = draw(1500)
+    large = draw(800)
     truth = censored(large, np.ones(large.shape, bool), draws=1).score
     inside = 0
-    for _ in range(50):
+    for _ in range(30):
         times = draw(20)
-        found = censored(times, np.ones(times.shape, bool), draws=150)
+        found = censored(times, np.ones(times.shape, bool), draws=120)
         inside += int(((found.low <= truth) & (truth <= found.high)).sum())
-    assert inside / 100 >= 0.85
+    assert inside / 60 >= 0.83

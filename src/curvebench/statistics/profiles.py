@@ -117,7 +117,8 @@ def censored(
         evaluations: at which evaluation each hit was ``[m, T, S, K]``; None: trials are chosen by time.
         grid: of tau.
         draws: D.
-        paired: studies are seed blocks that all methods share, and are resampled together.
+        paired: studies are seed blocks that all methods share, and are resampled together; trials are then one pool
+            per task that all its studies share, so one draw of it holds for all of them.
         resample_tasks: the tasks are a sample of more.
         confidence: of every interval.
         seed: of the generator.
@@ -172,7 +173,7 @@ def _draws(
             here = np.flatnonzero(counts)
             shape = (1 if paired else methods, here.size, studies)
             weights = rng.multinomial(studies, np.full(studies, 1.0 / studies), size=shape[:2]).astype(np.float64)
-            own, reached = _tuned_again(times[:, task], hit[:, task], evaluations, task, here.size, rng)
+            own, reached = _tuned_again(times[:, task], hit[:, task], evaluations, task, here.size, paired, rng)
             total[here] += _shares(own, reached, weights, grid).transpose(1, 0, 2)
             counts -= counts > 0
     profile: FloatArray = total / tasks
@@ -185,6 +186,7 @@ def _tuned_again(
     evaluations: FloatArray | None,
     task: int,
     draws: int,
+    shared: bool,
     rng: np.random.Generator,
 ) -> tuple[FloatArray, BoolArray]:
     """The trials of every study drawn again with replacement, and the best of those: ``[m, D, S]`` each."""
@@ -196,7 +198,8 @@ def _tuned_again(
     present = np.isfinite(times)
     number = np.maximum(present.sum(axis=-1), 1)
     order = np.argsort(~present, axis=-1, kind="stable")  # the trials that there are, first
-    picks = np.floor(rng.random((methods, draws, studies, trials)) * number[:, None, :, None]).astype(np.int64)
+    uniform = rng.random((methods, draws, 1 if shared else studies, trials))
+    picks = np.floor(uniform * number[:, None, :, None]).astype(np.int64)
     index = np.take_along_axis(np.broadcast_to(order[:, None], picks.shape), picks, axis=-1)
     slot = np.arange(trials) < number[..., None]  # a study with fewer trials is drawn with as few
 
