@@ -7,17 +7,22 @@ are ordinary ``torch.optim.Optimizer`` objects, or preconditioners that wrap one
 from __future__ import annotations
 
 from curvebench.methods.adahessian_torch import AdaHessian
+from curvebench.methods.conjugate_gradient_torch import ConjugateGradient
 from curvebench.methods.deepzero_torch import DeepZero
 from curvebench.methods.ekfac_torch import EKFAC
 from curvebench.methods.forward_gradient_torch import ForwardGradient
+from curvebench.methods.gns_torch import GNS
+from curvebench.methods.hessian_free_torch import HessianFree
 from curvebench.methods.hizoo_torch import HiZOO
 from curvebench.methods.kfac_torch import KFAC
+from curvebench.methods.levenberg_marquardt_torch import LevenbergMarquardt
 from curvebench.methods.lozo_torch import LOZO
 from curvebench.methods.mezo_momentum_torch import MeZOMomentum
 from curvebench.methods.mezo_torch import MeZO
 from curvebench.methods.mfac_pruning_torch import MFACPruner
 from curvebench.methods.mfac_torch import MFAC
 from curvebench.methods.mkor_torch import MKOR
+from curvebench.methods.newton_torch import DiagonalNewton, Newton
 from curvebench.methods.zo_adam_torch import ZOAdam
 from curvebench.methods.zo_cge_torch import ZOCGE
 from curvebench.methods.zo_sgd_torch import ZOSGD
@@ -25,6 +30,7 @@ from curvebench.methods.zo_sign_torch import ZOSign
 
 __all__ = [
     "EKFAC",
+    "GNS",
     "KFAC",
     "LOZO",
     "MFAC",
@@ -32,12 +38,17 @@ __all__ = [
     "ZOCGE",
     "ZOSGD",
     "AdaHessian",
+    "ConjugateGradient",
     "DeepZero",
+    "DiagonalNewton",
     "ForwardGradient",
+    "HessianFree",
     "HiZOO",
+    "LevenbergMarquardt",
     "MFACPruner",
     "MeZO",
     "MeZOMomentum",
+    "Newton",
     "ZOAdam",
     "ZOSign",
 ]

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from curvebench.errors import CurvebenchError
+from curvebench.kernels.batched_products_torch import gauss_newton_products, hessian_products
 from curvebench.kernels.kronecker_torch import FISHERS
 from curvebench.kernels.per_sample_torch import per_sample_gradients
 from curvebench.kernels.products_torch import differentiate, gauss_newton_vector_product, hessian_vector_product
@@ -273,6 +274,27 @@ class Point:
             )
         return [g + l2 * v for g, v in zip(product, vector, strict=True)] if l2 else product
 
+    def hvps(self, vectors: Sequence[Tensor]) -> list[Tensor]:
+        """``H v_j`` for k vectors ``[k, *shape]`` at once, counted as k queries."""
+        self._count(Query.HVP, len(vectors[0]))
+        if self._gradient is None:
+            self._differentiate()
+        assert self._gradient is not None
+        with explained():
+            return hessian_products(self._gradient, self._parameters, vectors)
+
+    def ggnvps(self, vectors: Sequence[Tensor]) -> list[Tensor]:
+        """``(J' H_out J + l2 I) v_j`` for k vectors ``[k, *shape]`` at once, counted as k queries."""
+        self._count(Query.GGNVP, len(vectors[0]))
+        self.forward()
+        assert self._outputs is not None
+        criterion, l2, targets = self._oracle.objective.criterion, self._oracle.objective.l2, self.batch[1]
+        with explained():
+            products = gauss_newton_products(
+                self._outputs, self._parameters, vectors, lambda outputs: criterion(outputs, targets)
+            )
+        return [g + l2 * v for g, v in zip(products, vectors, strict=True)] if l2 else products
+
     def jvp(self, vector: Sequence[Tensor]) -> Tensor:
         """The directional derivative ``grad f(theta) . v`` ``[]``, by forward mode: exact, and no graph is kept."""
         self._count(Query.JVP)
@@ -322,12 +344,13 @@ class Point:
             self._fisher_layers[fisher] = self._pull(fisher)
         return self._fisher_layers[fisher]
 
-    def _count(self, query: Query) -> None:
-        """Enter one query into the ledger, unless this point was opened without it."""
+    def _count(self, query: Query, times: int = 1) -> None:
+        """Enter a query into the ledger, unless this point was opened without it."""
         self._oracle.require(query)
         if query in L.GRAPH_QUERIES and query not in self._needs:
             raise L.unannounced(query, self._needs)
-        self._oracle.count(query, len(self.batch[0]))
+        for _ in range(times):
+            self._oracle.count(query, len(self.batch[0]))
 
     # -- one forward, one backward -----------------------------------------------------------------------------------
 
