@@ -528,6 +528,7 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("gns", {"gamma": 0.0}, r"gamma = 0.0: must lie in \(0, inf\)"),
     ("gns", {"curvature": "exact"}, "must be one of 'hessian', 'ggn'"),
     ("gns", {"metric": torch.eye(2)}, r"metric of shape \(2, 2\): must be \(3, 3\)"),
+    ("gns", {"metric": "fisher"}, "metric = 'fisher': must be one of 'identity'"),
     ("gns", {"metric": -torch.eye(3)}, "must be symmetric and positive definite"),
 ]
 

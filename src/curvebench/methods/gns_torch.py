@@ -39,7 +39,7 @@ class GNS(JointOptimizer):
         curvature: ``'hessian'``, or ``'ggn'``: the Gauss-Newton matrix.
         max_tries: gammas tried in a step, >= 1; if none is accepted the parameters stay.
         max_dimension: more parameters are refused.
-        metric: ``B [d, d]``, symmetric and positive definite; None: the identity.
+        metric: ``'identity'``, or ``B [d, d]``, symmetric and positive definite.
 
     Raises:
         HyperparameterError: a value outside its range, or a metric of another shape or not positive definite.
@@ -59,13 +59,16 @@ class GNS(JointOptimizer):
         curvature: str = "hessian",
         max_tries: int = 40,
         max_dimension: int = 4096,
-        metric: Tensor | None = None,
+        metric: Tensor | str = "identity",
     ) -> None:
         check(self._name, "gamma", gamma, "(0, inf)")
         super().__init__(params, {"curvature": curvature, "max_tries": max_tries}, dense=True,
                          max_dimension=max_dimension)  # fmt: skip
         self.scalars = {"gamma": float(gamma)}
-        self.metric = None if metric is None else self._checked(metric)
+        if isinstance(metric, str):
+            check(self._name, "metric", metric, ("identity",))
+        self.metric = None if isinstance(metric, str) else self._checked(metric)
+        """``B``, None for the identity."""
 
     def _checked(self, metric: Tensor) -> Tensor:
         like = self.everything()
