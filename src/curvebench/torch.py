@@ -21,6 +21,7 @@ from curvebench.methods.mezo_momentum_torch import MeZOMomentum
 from curvebench.methods.mezo_torch import MeZO
 from curvebench.methods.mfac_pruning_torch import MFACPruner
 from curvebench.methods.mfac_torch import MFAC
+from curvebench.methods.mkor_h_torch import MKORH
 from curvebench.methods.mkor_torch import MKOR
 from curvebench.methods.newton_torch import DiagonalNewton, Newton
 from curvebench.methods.zo_adam_torch import ZOAdam
@@ -35,6 +36,7 @@ __all__ = [
     "LOZO",
     "MFAC",
     "MKOR",
+    "MKORH",
     "ZOCGE",
     "ZOSGD",
     "AdaHessian",

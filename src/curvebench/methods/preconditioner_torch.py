@@ -131,6 +131,7 @@ class LayerPreconditioner:
             point: Any = self._oracle.at(needs=_BOTH if wanted else _GRADIENT, fisher=self.fisher)
             for p, g in zip(self._oracle.parameters, point.gradient(), strict=True):
                 p.grad = g.clone() if _overlaps(g) else g
+            self._saw(point.loss)
         else:
             point = self._standalone.at(_BOTH)
             if all(g is None for g in point.gradient()):
@@ -236,6 +237,9 @@ class LayerPreconditioner:
             self._generator = self._generator or torch.Generator(self.layers[0].weight.device)
             self._generator.set_state(state_dict["generator"].cpu())
         self._standalone.enabled = self._wants_statistics()
+
+    def _saw(self, loss: Callable[[], Any]) -> None:
+        """In the harness: the loss that came with the gradient, for a subclass that wants it."""
 
     # -- what a subclass says ------------------------------------------------------------------------------------------
 
