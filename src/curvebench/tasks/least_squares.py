@@ -24,15 +24,19 @@ if TYPE_CHECKING:
 
 
 def problem(card: TaskCard, scale: TaskScale, seed_block: int) -> Problem:
-    """Options: ``n, d, condition`` (of A), ``rotation`` (bool), ``noise`` (standard deviation of b's noise)."""
+    """Options: ``n, d, condition`` (of A), ``rotation`` (bool), ``noise`` (standard deviation of b's noise).
+
+    ``init`` multiplies the standard normal start; 0 starts at the origin.
+    """
     options: Mapping[str, Any] = scale.options
     a, b = design(int(options["n"]), int(options["d"]), float(options["condition"]), bool(options["rotation"]),
                   float(options["noise"]))  # fmt: skip
     best = np.linalg.lstsq(a, b)[0]
+    start = generator(card.name, seed_block, "init").standard_normal((1, a.shape[1]))
     return Problem(
         name=card.name,
         seed_block=seed_block,
-        parameters={"0.weight": generator(card.name, seed_block, "init").standard_normal((1, a.shape[1]))},
+        parameters={"0.weight": float(options.get("init", 1.0)) * start},
         train=Split(a, b),
         criterion="squared",
         metric="gap",

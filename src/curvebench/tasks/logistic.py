@@ -3,6 +3,10 @@
 Columns are standardised and a constant column is appended, so that the bias is regularised too. The minimiser is found
 by Newton's method in float64 to a gradient norm of rounding size; ``f*`` on the card is checked against it.
 Shapes: ``X [n, d]``, labels +-1 ``[n]``, ``w`` is the weight ``[1, d]`` of one linear layer without bias.
+
+With ``coordinates = c > 0`` the variables are ``phi`` with ``w = S phi`` and ``cond(S) = c``: the same function,
+minimum and start in other coordinates. The regulariser ``l2/2 ||S phi||^2`` is then no multiple of ``||phi||^2``: the
+model puts out ``sqrt(l2) S phi`` beside the logit, so that its curvature stays in the Gauss-Newton matrix.
 """
 
 from __future__ import annotations
@@ -15,17 +19,20 @@ import numpy.typing as npt
 
 from curvebench.cards import TaskCard, TaskScale
 from curvebench.data.breast_cancer import load_breast_cancer
+from curvebench.tasks.expression import jax_expression, torch_expression
 from curvebench.tasks.least_squares import jax_linear, torch_linear
 from curvebench.tasks.problem import Problem, Split, batch_size, generator
 
 
 def problem(card: TaskCard, scale: TaskScale, seed_block: int) -> Problem:
-    """Options: ``l2`` (regularisation), ``init`` (standard deviation of the initial weights)."""
+    """Options: ``l2``, ``init`` (standard deviation of the initial weights), ``coordinates`` (cond(S); 0: none)."""
     options: Mapping[str, Any] = scale.options
     raw = load_breast_cancer()
     x = standardise(raw.features)
     l2 = float(options["l2"])
     _, optimum, _ = minimise(x, raw.labels, l2)
+    if condition := float(options.get("coordinates", 0.0)):
+        return _reparametrised(card, scale, seed_block, x, raw.labels, optimum, transformation(x.shape[1], condition))
     start = generator(card.name, seed_block, "init").standard_normal((1, x.shape[1]))
     return Problem(
         name=card.name,
@@ -38,6 +45,48 @@ def problem(card: TaskCard, scale: TaskScale, seed_block: int) -> Problem:
         jax_apply=jax_linear,
         batch=batch_size(scale),
         l2=l2,
+        optimum=optimum,
+    )
+
+
+def transformation(d: int, condition: float) -> npt.NDArray[np.float64]:
+    """``S [d, d]`` = U diag(logspace(0, -log10(condition), d)) V' with random rotations U and V.
+
+    Raises:
+        ValueError: condition < 1.
+    """
+    if condition < 1:
+        raise ValueError(f"logistic: coordinates = {condition}: must be 0 (none) or at least 1")
+    rng = generator("logistic", "instance", f"coordinates/{d}")
+    u, v = (np.linalg.qr(rng.standard_normal((d, d)))[0] for _ in range(2))
+    return np.ascontiguousarray((u * np.logspace(0, -np.log10(condition), d)) @ v.T)
+
+
+def _reparametrised(
+    card: TaskCard, scale: TaskScale, seed_block: int, x: npt.NDArray[np.float64], y: npt.NDArray[np.float64],
+    optimum: float, s: npt.NDArray[np.float64],
+) -> Problem:  # fmt: skip
+    options: Mapping[str, Any] = scale.options
+    l2 = float(options["l2"])
+    # the start in w does not depend on S, so that all coordinates start from one point
+    start = float(options["init"]) * generator("logistic", seed_block, "init").standard_normal(len(s))
+    phi: npt.NDArray[np.float64] = np.linalg.solve(s, start).astype(np.float64)
+
+    def outputs(xp: Any, p: Mapping[str, Any], c: Mapping[str, Any], inputs: Any) -> Any:
+        w = c["s"] @ p["phi"]
+        penalty = xp.broadcast_to(l2**0.5 * w, inputs.shape)
+        return xp.concatenate([(inputs @ w)[:, None], penalty], 1)
+
+    return Problem(
+        name=card.name,
+        seed_block=seed_block,
+        parameters={"phi": phi},
+        train=Split(x, y),
+        criterion="logistic-ridge",
+        metric="gap",
+        torch_module=lambda: torch_expression(outputs, {"phi": phi}, {"s": s}),
+        jax_apply=jax_expression(outputs, {"s": s}),
+        batch=batch_size(scale),
         optimum=optimum,
     )
 
