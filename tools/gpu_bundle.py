@@ -34,7 +34,6 @@ TEST_PACKAGES = (
     "hypothesis",
     "beartype",
     "jaxtyping",
-    "pytorch-optimizer",
 )
 """Those of the extra ``dev`` that the tests import; linters and type checkers stay here."""
 
@@ -166,7 +165,10 @@ def bundle(folder: Path, python: str, wheels: bool = True) -> int:
         build_wheel(folder / "wheels")
         project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
         extras = project["optional-dependencies"]
-        lines = [*project["dependencies"], *(line for e in ("torch", "jax", "report", "data") for line in extras[e])]
+        lines = [
+            *project["dependencies"],
+            *(line for e in ("torch", "jax", "baselines", "report", "data") for line in extras[e]),
+        ]
         named = {str(canonicalize_name(Requirement(line).name)): line for line in extras["dev"]}
         tests = [named[name] for name in TEST_PACKAGES]
         packages = closure([*lines, *tests], target_environment(python))

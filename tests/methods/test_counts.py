@@ -17,10 +17,12 @@ from tiny import engine, run_spec
 from curvebench.oracle import ledger
 from curvebench.oracle.jax import JaxOracle
 
-SHIPPED = ("adahessian", "adam", "adamw", "lbfgs", "mezo", "momentum", "nesterov", "sgd")
+SHIPPED = ("adahessian", "adam", "adamw", "lbfgs", "mezo", "momentum", "nesterov", "sgd", "lamb", "sophia-h")
+# the others: conformance, which counts queries and bytes of every card
 STEPS = 7
 N, D = 4, 31  # samples of a mini-batch, parameters
-GIVEN: dict[str, dict[str, Any]] = {"adahessian": {"hessian_every": 3}, "lbfgs": {"history": 3}}
+GIVEN: dict[str, dict[str, Any]] = {"adahessian": {"hessian_every": 3}, "sophia-h": {"hessian_every": 3},
+                                    "lbfgs": {"history": 3}}  # fmt: skip
 
 
 def seen(running: Any) -> dict[str, int]:
@@ -121,14 +123,14 @@ def test_the_ledger_is_what_really_happened(framework: str, method: str) -> None
     if framework == "torch":
         assert counts.get("gradient", 0) == happened["backward"]
         assert hvp == happened["product"]
-    elif method == "adahessian":
+    elif method in ("adahessian", "sophia-h"):
         assert hvp == happened["probes"], "the branch without curvature draws nothing and is not counted"
     check(method, counts)
 
 
 def check(method: str, counts: dict[str, int]) -> None:
     """The totals that the algorithm prescribes."""
-    if method == "adahessian":
+    if method in ("adahessian", "sophia-h"):
         assert counts == {"gradient": STEPS, "hvp": 3, "draws": 3 * D, "samples": N * (STEPS + 3)}
     elif method == "mezo":
         assert counts == {"loss": 2 * STEPS, "draws": 3 * D * STEPS, "samples": 2 * N * STEPS}

@@ -174,9 +174,11 @@ def test_a_third_partys_file_is_covered(way: str, tmp_path: Path, monkeypatch: p
     assert key(spec) == after
 
 
-def test_a_wrapped_librarys_version_is_covered(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("method", ["pytorch_optimizer:Lion", "lion", "prodigy"])
+def test_a_wrapped_librarys_version_is_covered(monkeypatch: pytest.MonkeyPatch, method: str) -> None:
+    """Named directly, by a card, and imported by a thin adapter of ours."""
     pytest.importorskip("pytorch_optimizer")
-    spec = RunSpec.from_json({**tiny.run_spec("sgd").to_json(), "method": "pytorch_optimizer:Lion"})
+    spec = RunSpec.from_json({**tiny.run_spec("sgd").to_json(), "method": method})
     before = key(spec)
     real = code.version
     monkeypatch.setattr(

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import optax
+import optax.contrib
 
 from curvebench.cards import MethodCard
 from curvebench.methods.resolve import load_target
@@ -48,6 +49,13 @@ class JaxMethod:
                 extra["value_fn"] = oracle.loss_function()
             updates, state = self._transformation.update(gradient, state, params, **extra)
         return optax.apply_updates(params, updates), state
+
+    def evaluated(self, params: Params, state: Any) -> Params:
+        """Where the method is to be evaluated: Schedule-Free's average, else the parameters."""
+        if isinstance(state, optax.contrib.ScheduleFreeState):
+            found: Params = optax.contrib.schedule_free_eval_params(state, params)
+            return found
+        return params
 
 
 def state_bytes(state: Any) -> int:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -19,7 +20,8 @@ class TorchMethod:
 
     ``optimizer.step(closure)`` is called with a closure that asks the oracle for the loss and the gradient, so that
     line searches and several-query optimisers are counted too. An optimiser with an attribute ``oracle`` (curvebench's
-    own) is handed the counting oracle and pulls from it. A class with ``takes = "model"`` (a preconditioner, which
+    own) is handed the counting oracle and pulls from it. An optimiser with ``train`` and ``eval`` is evaluated where
+    its ``eval`` puts the parameters. A class with ``takes = "model"`` (a preconditioner, which
     makes its own base optimiser when it is given none) is constructed with the task's module, not its parameters.
 
     Args:
@@ -56,6 +58,26 @@ class TorchMethod:
             parameter.grad = gradient
         return point.loss()
 
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """The parameters where they are to be evaluated; afterwards the ones of training, the same bits.
+
+        ``train()`` after ``eval()`` gives them back to rounding only, and how often one looks must not change a run.
+        """
+        optimizer: Any = self.optimizer
+        if not (callable(getattr(optimizer, "train", None)) and callable(getattr(optimizer, "eval", None))):
+            yield
+            return
+        with torch.no_grad():
+            kept = [p.clone() for p in self._oracle.parameters]
+            optimizer.eval()
+            try:
+                yield
+            finally:
+                optimizer.train()
+                for parameter, value in zip(self._oracle.parameters, kept, strict=True):
+                    parameter.copy_(value)
+
     def state_dict(self) -> dict[str, Any]:
         """The optimiser's own state."""
         return self.optimizer.state_dict()
@@ -74,12 +96,16 @@ class TorchMethod:
 
     def state_bytes(self) -> int:
         """Bytes of the tensors that the optimiser keeps between steps, scalars (step counters) left out."""
+        own = getattr(self.optimizer, "state_bytes", None)  # of one that keeps its state elsewhere
+        if callable(own):
+            return int(own())
         return sum(t.numel() * t.element_size() for t in tensors(dict(self.optimizer.state)) if t.dim() > 0)
 
 
 def tensors(tree: Any) -> list[Tensor]:
-    """All tensors in nested dicts, lists and tuples, each storage once."""
+    """All tensors in nested dicts, lists, tuples and objects with attributes, each storage once."""
     found: dict[int, Tensor] = {}
+    objects: dict[int, Any] = {}
 
     def visit(node: Any) -> None:
         if isinstance(node, Tensor):
@@ -90,6 +116,9 @@ def tensors(tree: Any) -> list[Tensor]:
         elif isinstance(node, list | tuple):
             for value in node:
                 visit(value)
+        elif hasattr(node, "__dict__") and not isinstance(node, type) and id(node) not in objects:
+            objects[id(node)] = node  # such as a library's class for one layer's factors
+            visit(vars(node))
 
     visit(tree)
     return list(found.values())

@@ -17,12 +17,14 @@ from typing import Any
 
 from curvebench import cards
 from curvebench.cards import MethodCard
-from curvebench.errors import CardError, UnknownNameError, did_you_mean
+from curvebench.errors import CardError, MissingPackageError, UnknownNameError, did_you_mean
 from curvebench.spec import Query
 
 GROUP = "curvebench.methods"
 STEP_SIZES = ("lr", "learning_rate")
 DEFAULT_STEP_SIZE = 1e-3
+EXTRAS = {"pytorch_optimizer": "baselines", "cma": "baselines"}
+"""Packages behind cards that a plain installation does not bring, and the extra that does."""
 
 
 def resolve(reference: str, needs: Sequence[str] | None = None, framework: str | None = None) -> MethodCard:
@@ -57,6 +59,7 @@ def load_target(target: str) -> Any:
 
     Raises:
         CardError: the module does not import (with the import's own reason) or has no such attribute.
+        MissingPackageError: it needs a package that one of curvebench's extras brings.
     """
     place, _, attribute = target.rpartition(":")
     here = os.getcwd()
@@ -66,6 +69,11 @@ def load_target(target: str) -> Any:
         module = _load_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
     except CardError:
         raise
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing in EXTRAS:
+            raise MissingPackageError(missing, EXTRAS[missing], target) from error
+        raise CardError(f"{target}: cannot import {place!r}: {type(error).__name__}: {error}") from error
     except Exception as error:  # an import runs somebody else's code: whatever it raises is the answer
         raise CardError(f"{target}: cannot import {place!r}: {type(error).__name__}: {error}") from error
     found: Any = module

@@ -23,6 +23,7 @@ from curvebench.errors import UnknownNameError
 from curvebench.spec import RunSpec, digest
 
 _PACKAGE = Path(curvebench.__file__).parent
+_KNOWN = frozenset({"curvebench", "torch", "jax", "jaxlib", "optax", "numpy"})
 _LIBRARIES = {"torch": ("torch", "numpy"), "jax": ("jax", "jaxlib", "optax", "numpy")}
 
 
@@ -124,12 +125,23 @@ def _foreign(place: str) -> Path | None:
     return Path(found.origin) if found is not None and found.origin and Path(found.origin).is_file() else None
 
 
+def _wrapped(module: str) -> set[str]:
+    """Packages that one of our own methods imports, such as the library that it is a thin adapter around."""
+    path = _path(module)
+    nodes = list(ast.walk(ast.parse(path.read_bytes()))) if path is not None else []
+    names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    names += [node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module and node.level == 0]
+    return {name.partition(".")[0] for name in names} - sys.stdlib_module_names
+
+
 @lru_cache(maxsize=64)
 def _versions(place: str, framework: str) -> dict[str, str]:
     names = set(_LIBRARIES[framework])
     top = place.split(".")[0]
-    if top not in ("curvebench", "torch", "optax", "jax") and not place.endswith(".py"):
-        names.update(packages_distributions().get(top, ()))
+    wrapped = _wrapped(place) if top == "curvebench" else set() if place.endswith(".py") else {top}
+    if wrapped - _KNOWN:
+        installed = packages_distributions()
+        names.update(*(installed.get(package, ()) for package in wrapped - _KNOWN))
     found = {}
     for name in names:
         try:

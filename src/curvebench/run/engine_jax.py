@@ -92,7 +92,8 @@ class JaxEngine:
 
     def evaluate(self) -> Evaluation:
         """Evaluate; the values are fetched, so it is finished."""
-        return self.task.evaluate(self.carry[0], self.carry[1])
+        params = self.method.evaluated(self.carry[0], self.carry[2])
+        return self.task.evaluate(params, self.carry[1])
 
     def counts(self) -> list[int]:
         """The ledger so far; after a step that raised (and lost its donated carry), as it was last read."""

@@ -68,7 +68,8 @@ class TorchEngine:
 
     def evaluate(self) -> Evaluation:
         """Evaluate, and wait for it."""
-        seen = self.task.evaluate()
+        with self.method.evaluating():
+            seen = self.task.evaluate()
         if self.device.type == "cuda":
             torch.cuda.synchronize()
         return seen
