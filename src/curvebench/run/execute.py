@@ -64,6 +64,7 @@ def execute(spec: RunSpec) -> Json:
     title: Json = {"method": spec.method, "task": spec.task, "method_family": "", "task_family": "", "twin": True}
     metric: Json = {"name": "", "label": "", "direction": "min", "target": None, "optimum": None}
     size: int | None = None
+    notes: list[str] = []
     try:
         method, task = prepare(spec)
         title = {"method": method.title, "task": task.title, "method_family": str(method.family),
@@ -73,6 +74,8 @@ def execute(spec: RunSpec) -> Json:
                    "target": scale.target}  # fmt: skip
         problem = tasks.load(task, spec.scale, spec.seed_block)
         metric["optimum"] = problem.optimum
+        title["task"] += problem.suffix  # the same task from random weights is another line of a table
+        notes += problem.notes
         size = problem.dimension * int(spec.dtype[-2:]) // 8
         module = _import_engine(spec.framework)
         if spec.framework == "jax":
@@ -123,7 +126,7 @@ def execute(spec: RunSpec) -> Json:
             "threads": threads,
             "cpu_wall_ratio": (time.process_time() - cpu_began) / wall,
             "load": load,
-            "notes": engine.notes() if engine is not None else [],
+            "notes": [*notes, *(engine.notes() if engine is not None else [])],
         },
     }  # fmt: skip
 

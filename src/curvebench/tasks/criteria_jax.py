@@ -43,9 +43,9 @@ def bernoulli(outputs: Array, targets: Array) -> Array:
 
 
 def cross_entropy(outputs: Array, targets: Array) -> Array:
-    """``mean -log softmax(o)_y`` for integer labels."""
+    """``mean -log softmax(o)_y`` over all integer labels, one or several a sample."""
     logits = jax.nn.log_softmax(outputs)
-    return -jnp.take_along_axis(logits, targets[:, None], axis=-1).mean()
+    return -jnp.take_along_axis(logits, targets[..., None], axis=-1).mean()
 
 
 def log_sum_exp(outputs: Array, targets: Array) -> Array:

@@ -45,6 +45,15 @@ def bernoulli(outputs: Tensor, targets: Tensor) -> Tensor:
     return -(F.logsigmoid(-outputs) + targets * outputs).sum() / len(outputs)
 
 
+def cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
+    """``mean -log softmax(o)_y`` over all integer labels, one or several a sample: ``[batch, ..., classes]``."""
+    return F.cross_entropy(outputs, targets) if outputs.ndim == 2 else _by_label(outputs, targets)
+
+
+def _by_label(outputs: Tensor, targets: Tensor) -> Tensor:
+    return F.cross_entropy(outputs.flatten(0, -2), targets.flatten())
+
+
 def log_sum_exp(outputs: Tensor, targets: Tensor) -> Tensor:
     """``mean_i log sum_j exp(o_ij - y_ij)``."""
     return torch.logsumexp(outputs - targets, dim=1).mean()
@@ -67,7 +76,7 @@ CRITERIA: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "logistic": logistic,
     "logistic-ridge": logistic_ridge,
     "bernoulli": bernoulli,
-    "cross-entropy": F.cross_entropy,
+    "cross-entropy": cross_entropy,
     "log-sum-exp": log_sum_exp,
     "mean": mean,
     "entropic": entropic,

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from curvebench.cards import TaskScale
 from curvebench.spec import seed
+from curvebench.tasks.augmentation import CropFlip
 from curvebench.tasks.metrics import METRICS
 from curvebench.types import Parameters
 
@@ -40,7 +41,7 @@ LIKELIHOODS = {
 
 
 class Split(NamedTuple):
-    """Samples of one split: ``inputs [n, ...]`` (float64, or uint8 images) and ``targets [n]``."""
+    """Samples of one split: ``inputs [n, ...]`` (float64, uint8 images, int64 tokens) and ``targets [n, ...]``."""
 
     inputs: npt.NDArray[Any]
     targets: npt.NDArray[Any]
@@ -80,9 +81,15 @@ class Problem:
         l2: coefficient of the quadratic regulariser in the objective.
         optimum: the smallest value of the objective, where it is known.
         normalisation: ``(mean, std)`` per channel for uint8 images; they are scaled to [0, 1] first.
+        augment: crop-and-flip of the training batches, before normalisation; evaluation sees the images as they are.
+        padded: inputs are token numbers ``[n, 2, length]`` (tokens, then segments) filled up with 0: a batch may be cut
+            after its longest sample.
+        chunk: samples per forward in evaluation, where the runtime's own choice would take too much memory.
+        notes: what a reader of the record must know, e.g. that there were no pre-trained weights.
+        suffix: goes behind the task's title in records, for what makes it another task: ``(random weights)``.
 
     Raises:
-        ValueError: no such criterion or metric, or a metric without what it looks at.
+        ValueError: no such criterion or metric, a metric without what it looks at, or an augmented full batch.
     """
 
     name: str
@@ -102,6 +109,11 @@ class Problem:
     l2: float = 0.0
     optimum: float | None = None
     normalisation: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    augment: CropFlip | None = None
+    padded: bool = False
+    chunk: int | None = None
+    notes: tuple[str, ...] = ()
+    suffix: str = ""
 
     def __post_init__(self) -> None:
         if self.criterion not in LIKELIHOODS:
@@ -111,6 +123,8 @@ class Problem:
         wanted = "optimum" if self.metric == "gap" else "validation"
         if getattr(self, wanted) is None:
             raise ValueError(f"{self.name}: metric = {self.metric!r} needs {wanted}, which is None")
+        if self.augment is not None and self.batch is None:
+            raise ValueError(f"{self.name}: batch = 'full': must be a number where batches are augmented")
 
     @property
     def likelihood(self) -> str:
@@ -130,6 +144,12 @@ class Problem:
     def order(self) -> BatchOrder:
         """The data order of this (task, seed block)."""
         return BatchOrder(len(self.train), self.batch, seed("order", self.name, self.seed_block))
+
+    def draws(self, step: int) -> npt.NDArray[np.int32]:
+        """What the augmentation of a step draws, ``[batch, 3]``, for every method and both frameworks the same."""
+        assert self.augment is not None
+        assert self.batch is not None
+        return self.augment.draws(seed("augment", self.name, self.seed_block), step, self.batch)
 
     def loss_probe(self) -> Split:
         """The training samples over which the reported loss is averaged."""

@@ -11,6 +11,7 @@ import numpy as np
 from jax import Array, lax
 
 from curvebench.oracle.jax import Batch, Buffers, Objective, Params
+from curvebench.tasks.augmentation_jax import crop_flip
 from curvebench.tasks.criteria_jax import CRITERIA
 from curvebench.tasks.metrics import METRICS
 from curvebench.tasks.problem import Evaluation, Problem, Split
@@ -45,13 +46,22 @@ class JaxTask:
         self._evaluate = jax.jit(self._evaluate_splits)
 
     def rows(self, step: int) -> np.ndarray[Any, Any]:
-        """Indices ``[batch]`` int32 of the step's mini-batch (empty for full batches): the step's only host input."""
-        return self._rows if self._order.full else self._order[step].astype(np.int32)
+        """Indices ``[batch]`` int32 of the step's mini-batch (empty for full batches): the step's only host input.
+
+        Where batches are augmented, ``[batch, 4]``: the index and what the augmentation draws.
+        """
+        if self._order.full and self.problem.augment is None:
+            return self._rows
+        rows = self._order[step].astype(np.int32)
+        return rows if self.problem.augment is None else np.concatenate([rows[:, None], self.problem.draws(step)], 1)
 
     def batch(self, data: Batch, rows: Array) -> Batch:
         """Gather and normalise a mini-batch; traced inside the step."""
         inputs, targets = data
-        if not self._order.full:
+        if self.problem.augment is not None:
+            inputs, targets = inputs[rows[:, 0]], targets[rows[:, 0]]
+            inputs = crop_flip(inputs, rows[:, 1:], self.problem.augment.padding)
+        elif not self._order.full:
             inputs, targets = inputs[rows], targets[rows]
         return self._prepare(inputs), targets
 
@@ -102,7 +112,7 @@ class JaxTask:
 
     def _chunked(self, split: Split) -> tuple[Array, Array, Array]:
         """Pad to whole chunks with weight 0: ``[chunks, size, ...]``."""
-        size = min(CHUNK, len(split))
+        size = min(self.problem.chunk or CHUNK, len(split))
         padding = -len(split) % size
         arrays = [np.concatenate([a, a[:padding]]) for a in split]
         weights = np.concatenate([np.ones(len(split)), np.zeros(padding)])
@@ -112,7 +122,7 @@ class JaxTask:
     def _place(self, split: Split) -> Batch:
         inputs, targets = split
         if inputs.dtype != np.uint8:
-            inputs = inputs.astype(self._dtype)
+            inputs = inputs.astype(np.int32 if np.issubdtype(inputs.dtype, np.integer) else self._dtype)
         kind = np.int32 if np.issubdtype(targets.dtype, np.integer) else self._dtype
         return self._put(inputs), self._put(targets.astype(kind))
 

@@ -4,18 +4,31 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from curvebench.oracle.torch import Batch, Objective
+from curvebench.tasks.augmentation_torch import crop_flip
 from curvebench.tasks.criteria_torch import CRITERIA
 from curvebench.tasks.metrics import METRICS
 from curvebench.tasks.problem import Evaluation, Problem, Split
 
 CHUNK = 500
 """Samples per forward in evaluation."""
+
+
+def lengths(inputs: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+    """How many tokens each of ``[n, 2, length]`` has; 0 is the filling."""
+    return np.asarray((inputs[:, 0] != 0).sum(axis=-1))
+
+
+def whole(length: int) -> int:
+    """The next multiple of 8: few different shapes, and what matrix units like."""
+    return -(-length // 8) * 8
 
 
 class TorchTask:
@@ -46,6 +59,7 @@ class TorchTask:
             mean, std = (torch.tensor(v, dtype=dtype, device=device)[:, None, None] for v in problem.normalisation)
             self._scale, self._shift = 1 / (255 * std), -mean / std
         self._inputs, self._targets = self._place(problem.train)
+        self._lengths = lengths(problem.train.inputs) if problem.padded else None
         self._order = problem.order()
         self._full: Batch | None = (self._prepare(self._inputs), self._targets) if self._order.full else None
 
@@ -53,8 +67,15 @@ class TorchTask:
         """Inputs and targets of the step's mini-batch, gathered and normalised on the device."""
         if self._full is not None:
             return self._full
-        rows = torch.from_numpy(self._order[step]).to(self._device)
-        return self._prepare(self._inputs[rows]), self._targets[rows]
+        numbers = self._order[step]
+        rows = torch.from_numpy(numbers).to(self._device)
+        inputs = self._inputs[rows]
+        if self.problem.augment is not None:
+            draws = torch.from_numpy(self.problem.draws(step)).to(self._device)
+            inputs = crop_flip(inputs, draws, self.problem.augment.padding)
+        if self._lengths is not None:
+            inputs = inputs[..., : whole(int(self._lengths[numbers].max()))]
+        return self._prepare(inputs), self._targets[rows]
 
     @torch.no_grad()
     def evaluate(self) -> Evaluation:
@@ -96,14 +117,18 @@ class TorchTask:
         return [sum(column) / len(split) for column in zip(*seen, strict=True)]
 
     def _chunks(self, split: Split) -> Iterator[Batch]:
-        for start in range(0, len(split), CHUNK):
-            inputs, targets = self._place(Split(*(a[start : start + CHUNK] for a in split)))
+        size = self.problem.chunk or CHUNK
+        for start in range(0, len(split), size):
+            piece = Split(*(a[start : start + size] for a in split))
+            if self.problem.padded:
+                piece = Split(piece.inputs[..., : whole(int(lengths(piece.inputs).max()))], piece.targets)
+            inputs, targets = self._place(piece)
             yield self._prepare(inputs), targets
 
     def _place(self, split: Split) -> Batch:
         inputs, targets = (torch.from_numpy(np.ascontiguousarray(a)).to(self._device) for a in split)
         return (
-            inputs if inputs.dtype == torch.uint8 else inputs.to(self._dtype),
+            inputs if inputs.dtype in (torch.uint8, torch.int64) else inputs.to(self._dtype),
             targets if targets.dtype == torch.int64 else targets.to(self._dtype),
         )
 
