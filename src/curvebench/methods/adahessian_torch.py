@@ -130,7 +130,7 @@ class AdaHessian(OracleOptimizer):
                 stream = oracle.stream("hutchinson")
                 probes = [stream.draw("rademacher", tuple(p.shape)) for p in oracle.parameters]
             z = [draw.to(p) for draw, p in zip(probes, oracle.parameters, strict=True)]
-            curvature = [_wide(hz.detach()).abs() for hz in point.hvp(z)]
+            curvature = list(torch._foreach_abs([_wide(hz) for hz in point.hvp(z)]))
         if self.oracle is None:
             for p in oracle.parameters:
                 if p.grad is not None and p.grad.requires_grad:
