@@ -8,6 +8,7 @@ import logging
 import weakref
 from typing import Any
 
+import jax.numpy as jnp
 import pytest
 import tiny
 import torch
@@ -269,6 +270,39 @@ def test_the_record_counts_skipped_steps(monkeypatch: pytest.MonkeyPatch) -> Non
     out = execute(tiny.run_spec("adahessian", steps=7))
     assert "2 of 7 steps skipped: the gradient or H z was not finite" in out["provenance"]["notes"]
     assert out["status"] in {"budget", "reached"}
+
+
+def test_the_record_of_jax_counts_them_too_and_the_twins_stay_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Products of steps 0 and 3 are not finite: both skip them, wait for the first Hessian, and go the same way."""
+    from curvebench.oracle import jax as oracle_jax
+    from curvebench.oracle import torch as oracle_torch
+
+    one, other = oracle_torch.Point.hvp, oracle_jax.Point.hvp
+
+    def factor(step: Any, where: Any) -> Any:
+        return where((step == 0) | (step == 3), float("inf"), 1.0)
+
+    def broken(self: Any, vector: Any) -> Any:
+        return [hz * factor(self._oracle.step, lambda c, a, b: a if c else b) for hz in one(self, vector)]
+
+    def broken_jax(self: Any, vector: Any) -> Any:
+        scale = factor(self._oracle.step, jnp.where)
+        return {name: hz * scale for name, hz in other(self, vector).items()}
+
+    monkeypatch.setattr(oracle_torch.Point, "hvp", broken)
+    monkeypatch.setattr(oracle_jax.Point, "hvp", broken_jax)
+    ends = []
+    for framework in tiny.FRAMEWORKS:
+        spec = tiny.run_spec("adahessian", framework=framework, draws="reference", lr=0.1, hessian_every=1, steps=8)
+        running = tiny.engine(spec, tiny.mlp(0.1, batch=4))
+        start = tiny.parameters(running)
+        for step in range(8):
+            running.step(step, float("inf"))
+            if step == 0:
+                assert tiny.relative(start, tiny.parameters(running)) == 0
+        assert running.notes() == ["2 of 8 steps skipped: the gradient or H z was not finite"]
+        ends.append(tiny.parameters(running))
+    assert tiny.relative(*ends) < 1e-9
 
 
 def test_a_list_of_the_wrong_probes_is_an_error_and_words_of_groups_are_checked() -> None:

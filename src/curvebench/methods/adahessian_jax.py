@@ -14,12 +14,21 @@ from curvebench.methods.validation import check
 
 
 class AdaHessianState(NamedTuple):
-    """Steps ``[]``, Hessians so far ``[]``, first moment of g, second moment of D (trees like the parameters)."""
+    """Where the run is, and the two moments.
+
+    Args:
+        step: steps so far, skipped ones included, ``[]``.
+        hessians: Hessians that entered ``v``, ``[]``.
+        m: first moment of g, a tree like the parameters.
+        v: second moment of D, likewise.
+        skipped: steps that were not taken because g or D^2 was not finite, ``[]``.
+    """
 
     step: Array
     hessians: Array
     m: Any
     v: Any
+    skipped: Array
 
 
 def adahessian(
@@ -45,6 +54,8 @@ def adahessian(
         averaging: ``'conv'``, ``'row'``, ``'none'`` or four block sizes, as in torch.
         hessian_every: a new Hessian every so many steps; the others run one gradient only.
 
+    A step whose gradient or squared diagonal is not finite changes nothing and is counted in the state's ``skipped``.
+
     Raises:
         HyperparameterError: a value outside its range.
     """
@@ -58,7 +69,8 @@ def adahessian(
 
     def init(params: Any) -> AdaHessianState:
         zeros = jax.tree.map(jnp.zeros_like, params)
-        return AdaHessianState(jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32), zeros, zeros)
+        nothing = jnp.zeros((), jnp.int32)
+        return AdaHessianState(nothing, nothing, zeros, zeros, nothing)
 
     def update(grads: Any, state: AdaHessianState, params: Any = None, *, oracle: Any, **extra: Any) -> tuple[Any, Any]:
         del grads, extra  # the gradient comes from the point, which shares its forward with H z
@@ -75,16 +87,22 @@ def adahessian(
 
         new = state.step % hessian_every == 0
         g, v = second(None) if hessian_every == 1 else oracle.cond(new, second, first, None)
-        t = state.step + 1
-        h = state.hessians + new
+        finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves((g, v))]).all()
+        t = state.step + 1 - state.skipped
+        h = state.hessians + (new & finite)
         m = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, state.m, g)
 
         def move(p: Array, m: Array, v: Array) -> Array:
             mean = m / (1 - jnp.asarray(b1, p.dtype) ** t)
             scale = (v / (1 - jnp.asarray(b2, p.dtype) ** h)) ** (hessian_power / 2)
-            return -learning_rate * (mean / (scale + eps) + weight_decay * p)
+            step = -learning_rate * (mean / (scale + eps) + weight_decay * p)
+            return jnp.where(finite & (h > 0), step, 0)  # before the first Hessian eps alone would divide
 
-        return jax.tree.map(move, params, m, v), AdaHessianState(t, h, m, v)
+        def kept(new: Any, old: Any) -> Any:
+            return jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, old)
+
+        after = AdaHessianState(state.step + 1, h, kept(m, state.m), kept(v, state.v), state.skipped + ~finite)
+        return jax.tree.map(move, params, m, v), after
 
     return optax.GradientTransformationExtraArgs(init, update)
 

@@ -113,8 +113,14 @@ class JaxEngine:
         return state_bytes(self.carry[2])
 
     def notes(self) -> list[str]:
-        """What the method has to say about the run: nothing, a transformation keeps only arrays."""
-        return []
+        """What the method has to say about the run: the steps that its state counts as ``skipped``, if it does."""
+        try:
+            skipped = int(getattr(self.carry[2], "skipped", 0))
+        except RuntimeError:  # a step raised and lost its donated carry
+            return []
+        return (
+            [f"{skipped} of {int(self.carry[4])} steps skipped: the gradient or H z was not finite"] if skipped else []
+        )
 
     def snapshot(self) -> Any:
         """A copy of everything that the next step depends on, as NumPy arrays."""
