@@ -7,19 +7,20 @@ Evaluation, logging and storage happen between :meth:`Clock.stop` and the next :
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 
 class Distribution(NamedTuple):
-    """Step times in seconds: a mixture is described by its quantiles, not by a mean."""
+    """Step times in seconds: quantiles, and the mean, which alone shows what is rare and dear."""
 
     median: float
     p10: float
     p90: float
     n: int
+    mean: float
 
 
 class Clock:
@@ -115,8 +116,28 @@ def distribution(laps: Sequence[float]) -> Distribution | None:
     Returns:
         None if there was no second step.
     """
-    steady = laps[1:]
-    if not steady:
+    return _summary(laps[1:])
+
+
+def by_kind(
+    laps: Sequence[float], period: int, refreshing: Collection[int]
+) -> tuple[Distribution | None, Distribution | None]:
+    """Summarise plain and curvature-refreshing steps apart, the first lap left out.
+
+    Args:
+        laps: seconds of each step, from step 0.
+        period: steps after which the kinds repeat.
+        refreshing: which steps of a period refresh; none: all steps are of one kind, and both results are None.
+    """
+    if not refreshing:
+        return None, None
+    plain = [lap for step, lap in enumerate(laps) if step and step % period not in refreshing]
+    refresh = [lap for step, lap in enumerate(laps) if step and step % period in refreshing]
+    return _summary(plain), _summary(refresh)
+
+
+def _summary(laps: Sequence[float]) -> Distribution | None:
+    if not laps:
         return None
-    low, median, high = (float(q) for q in np.quantile(steady, (0.1, 0.5, 0.9)))
-    return Distribution(median, low, high, len(steady))
+    low, median, high = (float(q) for q in np.quantile(laps, (0.1, 0.5, 0.9)))
+    return Distribution(median, low, high, len(laps), float(np.mean(laps)))

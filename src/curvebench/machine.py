@@ -22,6 +22,9 @@ from curvebench.types import Json
 ISA = ("sse4_2", "avx", "avx2", "avx512f", "avx512_bf16", "amx_tile", "asimd", "sve", "sve2")
 """Instruction sets that change the speed of GEMM; hypervisors hide some of them under one model name."""
 
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+"""What a process's numerical libraries read once, when they start."""
+
 KEYED = ("cpu", "isa", "cores", "memory_class_gib", "os", "arch", "python", "gpus")
 
 

@@ -171,7 +171,9 @@ def test_reached(framework: str) -> None:
         "step": curve["step"][at],
         "seconds": curve["seconds"][at],
         "oracle_calls": curve["oracle_calls"][at],
+        "gradient_equivalents": curve["gradient_equivalents"][at],
     }
+    assert crossing["gradient_equivalents"] > crossing["oracle_calls"], "a line search costs more than its gradients"
     assert out["reason"] == f"gap {curve['metric'][at]:.4g} <= {target:g} at step {crossing['step']}"
     assert curve["step"][-1] == out["consumed"]["step"] == 40, "the run goes on after the target"
     assert out["final"] == {"metric": curve["metric"][-1], "loss": curve["loss"][-1], "test": None}

@@ -15,7 +15,7 @@ from curvebench.errors import CardError, CurvebenchError, HyperparameterError, U
 from curvebench.schedule import Choice, estimate, expand
 from curvebench.schedule.plan import check_needs
 from curvebench.spec import RunSpec, Scalar
-from curvebench.store import Record
+from curvebench.store import SCHEMA, Record
 
 
 def study(**changes: Any) -> StudyCard:
@@ -223,7 +223,7 @@ def test_an_estimate_takes_the_nearest_record(tmp_path: Path) -> None:
         content = record(spec(method, block), command="", git=None, concurrent=1)
         keys = {"run": spec(method, block).id, "code": "0" * 64, "machine": "0" * 64}
         content["seconds"] = {**content["seconds"], "total": seconds}
-        return Record.from_json({**content, "schema": 1, "keys": keys, "attempt": 1})
+        return Record.from_json({**content, "schema": SCHEMA, "keys": keys, "attempt": 1})
 
     records = [stored(1.0, "a", 0), stored(2.0, "a", 1), stored(9.0, "b", 0)]
     wanted = [spec("a", 0), spec("a", 5), spec("c", 0), spec("d", 0, task="elsewhere")]

@@ -16,7 +16,7 @@ from curvebench.errors import CurvebenchError, StoreError
 from curvebench.schedule import Job, Options, cores, jobs_of, run_study, unsettled
 from curvebench.schedule.progress import Silent
 from curvebench.spec import Budget, RunSpec
-from curvebench.store import Record, Store
+from curvebench.store import SCHEMA, Record, Store
 
 
 def jobs(*methods: str, seeds: int = 1) -> list[Job]:
@@ -241,4 +241,4 @@ def test_the_dummy_record_is_a_record() -> None:
     """What these tests rest on."""
     keys = {"run": "0" * 16, "code": "0" * 64, "machine": "0" * 64}
     content = record(spec(), command="", git=None, concurrent=1)
-    assert Record.from_json({**content, "schema": 1, "keys": keys, "attempt": 1}).status.value == "reached"
+    assert Record.from_json({**content, "schema": SCHEMA, "keys": keys, "attempt": 1}).status.value == "reached"

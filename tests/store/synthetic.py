@@ -11,7 +11,7 @@ import sys
 from typing import Any
 
 from curvebench.spec import Budget, RunSpec
-from curvebench.store import Record, Store
+from curvebench.store import SCHEMA, Record, Store
 
 CODE = "c0de" * 16
 MACHINE = "ab" * 32
@@ -86,7 +86,7 @@ def make_json(
     title, family = FAMILIES.get(method, (method, "first-order"))
     end = at[-1] if at else 0
     data: dict[str, Any] = {
-        "schema": 1,
+        "schema": SCHEMA,
         "keys": {"run": spec.id, "code": CODE, "machine": MACHINE},
         "attempt": 1,
         "spec": spec.to_json(),
@@ -110,6 +110,7 @@ def make_json(
             "step": at,
             "seconds": [s * seconds for s in at],
             "oracle_calls": [s * calls for s in at],
+            "gradient_equivalents": [1.5 * s * calls for s in at],
             "metric": values,
             "loss": [None if v is None else v + 0.25 for v in values],
             "test": [None] * len(at),

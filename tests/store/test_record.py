@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -114,32 +115,48 @@ def test_what_is_no_record_is_refused(content: object) -> None:
 
 
 def test_a_newer_schema_is_refused_with_a_sentence() -> None:
-    with pytest.raises(NewerSchemaError, match=r"newer curvebench \(record schema 2, .* 1\): upgrade") as caught:
-        Record.from_json(make_json() | {"schema": 2, "unheard-of": True})
+    with pytest.raises(NewerSchemaError, match=r"newer curvebench \(record schema 3, .* 2\): upgrade") as caught:
+        Record.from_json(make_json() | {"schema": 3, "unheard-of": True})
     assert isinstance(caught.value, StoreError)
 
 
 def test_an_older_schema_is_migrated_step_by_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    def one_to_two(data: dict[str, Any]) -> dict[str, Any]:
+    now = record.SCHEMA
+
+    def first(data: dict[str, Any]) -> dict[str, Any]:
         return data | {"reason": data["reason"] + ", migrated"}
 
-    def two_to_three(data: dict[str, Any]) -> dict[str, Any]:
+    def second(data: dict[str, Any]) -> dict[str, Any]:
         return data | {"reason": data["reason"] + " twice"}
 
-    monkeypatch.setattr(record, "SCHEMA", 3)
-    monkeypatch.setitem(record.MIGRATIONS, 1, one_to_two)
-    monkeypatch.setitem(record.MIGRATIONS, 2, two_to_three)
+    monkeypatch.setattr(record, "SCHEMA", now + 2)
+    monkeypatch.setitem(record.MIGRATIONS, now, first)
+    monkeypatch.setitem(record.MIGRATIONS, now + 1, second)
     old = make_json(reason="old")
     new = Record.from_json(old)
-    assert (new.schema, new.reason) == (3, "old, migrated twice")
-    assert old["schema"] == 1, "the caller's data stay as they are"
+    assert (new.schema, new.reason) == (now + 2, "old, migrated twice")
+    assert old["schema"] == now, "the caller's data stay as they are"
 
 
 def test_a_gap_in_the_migrations_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(record, "SCHEMA", 3)
-    monkeypatch.setitem(record.MIGRATIONS, 2, lambda data: data)
-    with pytest.raises(RecordError, match="no migration leads from schema 1 to 3"):
+    now = record.SCHEMA
+    monkeypatch.setattr(record, "SCHEMA", now + 2)
+    monkeypatch.setitem(record.MIGRATIONS, now + 1, lambda data: data)
+    with pytest.raises(RecordError, match=f"no migration leads from schema {now} to {now + 2}"):
         Record.from_json(make_json())
+
+
+def test_a_file_of_the_first_released_schema_is_read() -> None:
+    old = json.loads((Path(__file__).parent / "schema-1.json").read_text())
+    assert old["schema"] == 1
+    new = Record.from_json(old)
+    assert new.schema == record.SCHEMA
+    assert new.curve.metric == tuple(old["curve"]["metric"])
+    assert set(new.curve.gradient_equivalents) == {None}, "what was not measured is null"
+    assert new.work is None
+    assert new.seconds.step is not None
+    assert new.seconds.step.median == old["seconds"]["step"]["median"]
+    assert Record.from_json(new.to_json()) == new
 
 
 def test_every_schema_below_the_present_one_has_a_migration() -> None:

@@ -48,6 +48,7 @@ class Cost:
         step: queries of one step; a query that is absent is not asked.
         state: numbers (of the run's dtype) that the optimiser keeps between steps; None: not stated.
         varies: instead of ``step``, why the queries of a step follow no formula.
+        refresh_every: steps after which the kinds of step repeat, for methods that refresh now and then.
     """
 
     __pydantic_config__ = STRICT
@@ -59,6 +60,9 @@ class Cost:
         Formula | None, Field(description="numbers of optimiser state: a formula in d = number of parameters")
     ] = None
     varies: Annotated[Text | None, Field(description="instead of step: why a step's queries follow no formula")] = None
+    refresh_every: Annotated[
+        Formula, Field(description="steps after which cheap and dear steps repeat: a number or a formula")
+    ] = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,6 +179,10 @@ class MethodCard(Card):
         if self.cost.state is None:
             return None
         return evaluate(self.cost.state, **self._variables(hyperparameters, d, batch))
+
+    def refresh_every(self, hyperparameters: Mapping[str, Scalar] | Iterable[tuple[str, Scalar]]) -> int:
+        """Steps after which cheap and dear steps repeat, at least 1."""
+        return max(1, round(evaluate(self.cost.refresh_every, **self._variables(hyperparameters, 1, 1))))
 
     @staticmethod
     def _variables(

@@ -115,7 +115,9 @@ def _formulas(raw: Mapping[str, Any]) -> Iterator[Problem]:
             yield f"cost.step.{query}", f"not in needs = {show(needs)}"
         if is_number(value) and value < 0:
             yield f"cost.step.{query} = {show(value)}", "must be >= 0"
-    formulas = {f"cost.step.{query}": value for query, value in steps.items()} | {"cost.state": cost.get("state")}
+    formulas = {f"cost.step.{query}": value for query, value in steps.items()} | {
+        f"cost.{name}": cost.get(name) for name in ("state", "refresh_every")
+    }
     for key, formula in formulas.items():
         if isinstance(formula, str):
             yield from _formula(f"{key} = {show(formula)}", formula, numeric | set(SIZES))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,8 @@ from curvebench.methods.adapter_jax import JaxMethod, state_bytes
 from curvebench.oracle import ledger as L
 from curvebench.oracle.jax import JaxOracle
 from curvebench.oracle.streams_jax import typed_key
+from curvebench.oracle.work import Work
+from curvebench.oracle.work_jax import measure
 from curvebench.spec import Query, RunSpec, seed
 from curvebench.tasks.problem import Evaluation, Problem
 from curvebench.tasks.runtime_jax import JaxTask
@@ -73,6 +77,13 @@ class JaxEngine:
                 buffers = task.commit(buffers, statistics)
             return new, buffers, state, accumulate(totals, oracle.counts()), index + 1
 
+        def gradient(params: Any, buffers: Any, data: Any, rows: Array, key: Array) -> Any:
+            oracle = JaxOracle(task.objective, frozenset({Query.GRADIENT}), task.batch(data, rows), jnp.int32(0),
+                               typed_key(key), buffers, names, np.dtype(spec.dtype))  # fmt: skip
+            return oracle.at(params).gradient()
+
+        self._gradient, self._traced = gradient, step
+        self._step_work: Callable[..., Work] | None = None
         init = jax.jit(lambda params: jax.tree.map(jnp.copy, kernel.init(params)))
         state = init(self.task.params)  # copies: a state that aliases the parameters could not be donated with them
         zero = jax.device_put(np.zeros((2, len(L.COLUMNS)), np.int32), self.device)
@@ -121,6 +132,20 @@ class JaxEngine:
         return (
             [f"{skipped} of {int(self.carry[4])} steps skipped: the gradient or H z was not finite"] if skipped else []
         )
+
+    def gradient_work(self, step: int) -> Work:
+        """The work of one gradient on the batch of ``step``, not counted."""
+        args = (*self.carry[:2], self._data, self.task.rows(step), self._key)
+        return measure(self._gradient, *args)(*args)
+
+    def step_work(self, step: int) -> Work:
+        """Make ``step`` and return its work."""
+        args = (self.carry, self._data, self.task.rows(step), self._key)
+        if self._step_work is None:
+            self._step_work = measure(self._traced, *args)
+        work = self._step_work(*args)
+        self.step(step, math.inf)
+        return work
 
     def snapshot(self) -> Any:
         """A copy of everything that the next step depends on, as NumPy arrays."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -13,6 +14,8 @@ from curvebench.clock import Clock, EventClock
 from curvebench.errors import DeviceError
 from curvebench.methods.adapter_torch import TorchMethod
 from curvebench.oracle.torch import BudgetExhausted, TorchOracle
+from curvebench.oracle.work import Work
+from curvebench.oracle.work_torch import WorkCounter
 from curvebench.run.loop import StepInterrupted
 from curvebench.spec import Query, RunSpec, seed
 from curvebench.tasks.problem import Evaluation, Problem
@@ -85,6 +88,22 @@ class TorchEngine:
     def notes(self) -> list[str]:
         """What the optimiser and the oracle have to say about the run, such as skipped steps."""
         return [*self.method.notes(), *self.oracle.notes()]
+
+    def gradient_work(self, step: int) -> Work:
+        """The work of one gradient on the batch of ``step``, not counted."""
+        oracle = TorchOracle(self.oracle.objective, {Query.GRADIENT})
+        counter = WorkCounter()
+        with counter:
+            oracle.begin_step(step, self.task.batch(step))
+            oracle.at().gradient()
+        return counter.work
+
+    def step_work(self, step: int) -> Work:
+        """Make ``step`` and return its work."""
+        counter = WorkCounter()
+        with counter:
+            self.step(step, math.inf)
+        return counter.work
 
     def snapshot(self) -> dict[str, Any]:
         """A copy of everything that the next step depends on: parameters, buffers, optimiser state."""

@@ -9,7 +9,6 @@ import re
 import sys
 import time
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +17,17 @@ from threadpoolctl import threadpool_limits
 
 from curvebench import __version__, cards, machine, tasks
 from curvebench.cards import MethodCard, TaskCard
-from curvebench.clock import distribution
+from curvebench.clock import Distribution, by_kind, distribution
 from curvebench.errors import CurvebenchError, MissingPackageError, UnmetNeedError
 from curvebench.methods import resolve
 from curvebench.oracle.ledger import COLUMNS, as_dict, check_needs
+from curvebench.run.contention import Contention
+from curvebench.run.environment import LIBRARIES, thread_settings, versions
 from curvebench.run.loop import Goal, Trajectory, train
 from curvebench.run.memory import PeakMemory
+from curvebench.run.replay import account, replay
 from curvebench.spec import Query, RunSpec, Status
 from curvebench.types import Json
-
-_LIBRARIES = ("torch", "jax", "jaxlib", "optax", "numpy", "scipy", "scikit-learn")
 
 
 def prepare(spec: RunSpec) -> tuple[MethodCard, TaskCard]:
@@ -59,14 +59,16 @@ def execute(spec: RunSpec) -> Json:
     threadpool_limits(threads, user_api="blas")  # NumPy's BLAS was loaded before this process was pinned to its cores
     out = Trajectory()
     engine: Any = None
+    period = 1
     setup: float | None = None
-    peak = PeakMemory()
+    peak, contention = PeakMemory(), Contention()
     title: Json = {"method": spec.method, "task": spec.task, "method_family": "", "task_family": "", "twin": True}
     metric: Json = {"name": "", "label": "", "direction": "min", "target": None, "optimum": None}
     size: int | None = None
     notes: list[str] = []
     try:
         method, task = prepare(spec)
+        period = method.refresh_every(spec.hyperparameters)
         title = {"method": method.title, "task": task.title, "method_family": str(method.family),
                  "task_family": str(task.family), "twin": method.twin}  # fmt: skip
         scale = task.at(spec.scale)
@@ -84,6 +86,7 @@ def execute(spec: RunSpec) -> Json:
         engine = _engine(module, spec)(spec, problem, method, threads)
         setup = time.perf_counter() - began
         goal = Goal(scale.target, str(task.metric.direction), task.metric.name)
+        contention = Contention()
         train(engine, spec.budget, goal, scale.evaluate_every, out)
     except UnmetNeedError as error:
         out.status, out.reason = Status.UNSUPPORTED, str(error)
@@ -92,10 +95,21 @@ def execute(spec: RunSpec) -> Json:
     if out.status not in (Status.REACHED, Status.BUDGET):
         out.crossing = None
     wall = time.perf_counter() - began
-    steps = distribution(engine.clock.laps) if engine is not None else None
+    cpu = time.process_time() - cpu_began
     peak_bytes, how = peak.read()
+    shares = contention.read()
+    notes = [*notes, *(engine.notes() if engine is not None else [])]
     counts = engine.counts() if engine is not None and out.status is not Status.OUT_OF_MEMORY else [0] * len(COLUMNS)
     laps = engine.clock.laps if engine is not None else []
+    work: Json | None = None
+    times: dict[str, Distribution | None] = {"step": distribution(laps), "plain": None, "refresh": None}
+    if out.status in (Status.REACHED, Status.BUDGET) and out.consumed["step"]:
+        try:  # last: it moves the parameters on and adds to the ledger
+            work, dear = replay(engine, out.consumed["step"], period)
+            times["plain"], times["refresh"] = by_kind(laps, period, dear)
+        except Exception as error:  # a step that fails now, such as on memory, spoils no run that has ended
+            notes = [*notes, f"work not counted: {_sentence(error)}"]
+    account(out, work)
     return {
         "spec": spec.to_json(),
         "title": title,
@@ -103,6 +117,7 @@ def execute(spec: RunSpec) -> Json:
         "reason": out.reason,
         "metric": metric,
         "curve": {"step": out.step, "seconds": out.seconds, "oracle_calls": out.oracle_calls,
+                  "gradient_equivalents": out.gradient_equivalents,
                   "metric": _finite(out.metric), "loss": _finite(out.loss), "test": _finite(out.test)},
         "final": {key: (_finite(values)[-1] if values else None)
                   for key, values in (("metric", out.metric), ("loss", out.loss), ("test", out.test))},
@@ -114,7 +129,7 @@ def execute(spec: RunSpec) -> Json:
             "compilation": engine.compilation if engine is not None else None,
             "cache": engine.cache if engine is not None else None,
             "first_step": laps[0] if laps else None,
-            "step": steps._asdict() if steps is not None else None,
+            **{name: d and d._asdict() for name, d in times.items()},
             "evaluation": out.evaluation_seconds,
             "total": wall,
         },
@@ -122,12 +137,17 @@ def execute(spec: RunSpec) -> Json:
                    "state_bytes": engine.state_bytes() if engine is not None else None, "how": how},
         "provenance": {
             "started": started,
-            "versions": {"curvebench": __version__, **_versions()},
+            "versions": {"curvebench": __version__, **versions()},
             "threads": threads,
-            "cpu_wall_ratio": (time.process_time() - cpu_began) / wall,
+            "cpu_wall_ratio": cpu / wall,
             "load": load,
-            "notes": [*notes, *(engine.notes() if engine is not None else [])],
+            "others": shares.others,
+            "steal": shares.steal,
+            "busy": shares.busy,
+            "thread_settings": thread_settings(spec.framework),
+            "notes": notes,
         },
+        "work": work,
     }  # fmt: skip
 
 
@@ -140,7 +160,7 @@ def _import_engine(framework: str) -> Any:
     try:
         return importlib.import_module(f"curvebench.run.engine_{framework}")
     except ModuleNotFoundError as error:
-        if error.name is None or error.name.split(".")[0] not in _LIBRARIES:
+        if error.name is None or error.name.split(".")[0] not in LIBRARIES:
             raise
         raise MissingPackageError(error.name, framework, f"framework = {framework}") from error
 
@@ -168,13 +188,3 @@ def _sentence(error: BaseException) -> str:
 def _finite(values: list[Any]) -> list[Any]:
     """NaN and infinity become null: JSON has neither."""
     return [v if v is not None and math.isfinite(v) else None for v in values]
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in _LIBRARIES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found

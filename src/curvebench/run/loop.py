@@ -68,6 +68,7 @@ class Trajectory:
     step: list[int] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     oracle_calls: list[int] = field(default_factory=list)
+    gradient_equivalents: list[float | None] = field(default_factory=list)
     metric: list[float] = field(default_factory=list)
     loss: list[float] = field(default_factory=list)
     test: list[float | None] = field(default_factory=list)

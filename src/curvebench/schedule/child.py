@@ -22,9 +22,9 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
+from curvebench.machine import THREAD_VARIABLES
 from curvebench.spec import RunSpec, Status
 
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 HEADER = 8
 """Bytes of the length that precedes a message, big-endian."""
 

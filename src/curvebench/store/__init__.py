@@ -5,6 +5,7 @@ from curvebench.store.record import (
     MIGRATIONS,
     SCHEMA,
     Axes,
+    Cost,
     Curve,
     Final,
     Git,
@@ -18,6 +19,7 @@ from curvebench.store.record import (
     Seconds,
     StepTime,
     Title,
+    Work,
 )
 from curvebench.store.tuned import tuned, tuned_path, write_tuned
 
@@ -25,6 +27,7 @@ __all__ = [
     "MIGRATIONS",
     "SCHEMA",
     "Axes",
+    "Cost",
     "Curve",
     "Final",
     "Git",
@@ -41,6 +44,7 @@ __all__ = [
     "Store",
     "StoreWarning",
     "Title",
+    "Work",
     "tuned",
     "tuned_path",
     "write_tuned",

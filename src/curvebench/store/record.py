@@ -18,10 +18,19 @@ from curvebench.errors import StoreError
 from curvebench.spec import RETRIABLE, RunSpec, Status
 from curvebench.types import Json
 
-SCHEMA = 1
+SCHEMA = 2
 """The schema that this curvebench writes, and the newest that it reads."""
 
-MIGRATIONS: dict[int, Callable[[Json], Json]] = {}
+
+def _work_and_contention(data: Json) -> Json:
+    """Schema 1 knew no flops and no other load than the average before the start: what it did not measure is null."""
+    curve = data.get("curve") or {}
+    if "step" in curve:
+        curve["gradient_equivalents"] = [None] * len(curve["step"])
+    return data
+
+
+MIGRATIONS: dict[int, Callable[[Json], Json]] = {1: _work_and_contention}
 """``MIGRATIONS[n]`` turns a record of schema n into one of schema n + 1; it gets a copy and may change it in place."""
 
 
@@ -105,6 +114,7 @@ class Curve:
         step: optimiser steps done.
         seconds: on-clock seconds.
         oracle_calls: queries answered.
+        gradient_equivalents: flops over those of one gradient.
         metric: the task's metric, on the data that the card names.
         loss: the training objective.
         test: the metric on held-out data, where the task has any.
@@ -113,6 +123,7 @@ class Curve:
     step: tuple[Whole, ...] = ()
     seconds: tuple[Real | None, ...] = ()
     oracle_calls: tuple[Count, ...] = ()
+    gradient_equivalents: tuple[Real | None, ...] = ()
     metric: tuple[Real | None, ...] = ()
     loss: tuple[Real | None, ...] = ()
     test: tuple[Real | None, ...] = ()
@@ -134,34 +145,75 @@ class Final:
 
 @dataclass(frozen=True, config=STRICT)
 class Axes:
-    """A point on every axis: optimiser steps, on-clock seconds, queries answered."""
+    """A point on every axis: optimiser steps, on-clock seconds, queries answered, flops in units of one gradient."""
 
     step: Whole | None = None
     seconds: Real | None = None
     oracle_calls: Count | None = None
+    gradient_equivalents: Real | None = None
 
 
 @dataclass(frozen=True, config=STRICT)
 class StepTime:
-    """Seconds of one steady-state step: quantiles over ``n`` of them."""
+    """Seconds of one step: quantiles over ``n`` of them, and the mean, which alone shows what is rare and dear."""
 
     median: Real | None
     p10: Real | None
     p90: Real | None
     n: Whole
+    mean: Real | None = None
 
 
 @dataclass(frozen=True, config=STRICT)
 class Seconds:
-    """Where the time went. Only steps are on the clock; compilation and the first step are counted apart."""
+    """Where the time went. Only steps are on the clock; compilation and the first step are counted apart.
+
+    Args:
+        step: all steps after the first.
+        plain: those of them that refresh no curvature; None where all steps are of one kind.
+        refresh: those that do.
+    """
 
     setup: Real | None = None
     compilation: Real | None = None
     cache: Literal["hit", "miss"] | None = None
     first_step: Real | None = None
     step: StepTime | None = None
+    plain: StepTime | None = None
+    refresh: StepTime | None = None
     evaluation: Real | None = None
     total: Real | None = None
+
+
+@dataclass(frozen=True, config=STRICT)
+class Cost:
+    """Leading-term flops and unfused bytes of a piece of program."""
+
+    flops: Real
+    bytes: Real
+
+
+@dataclass(frozen=True, config=STRICT)
+class Work:
+    """What a step computes, counted on an untimed replay after the run.
+
+    Args:
+        gradient: one gradient of the task at its batch.
+        step: mean over the replayed steps.
+        plain: the cheapest of them.
+        refresh: the dearest, None where all cost the same.
+        steps: how many were replayed: one period of the method.
+        oracle_calls: queries of the replayed steps.
+        unknown: operations that no formula knows; each is entered as one flop per element.
+    """
+
+    gradient: Cost
+    step: Cost
+    plain: Cost
+    refresh: Cost | None
+    steps: Whole
+    oracle_calls: Count
+    unknown: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -191,6 +243,10 @@ class Provenance:
         concurrent: how many runs shared the machine, 1 when it was alone.
         cpu_wall_ratio: CPU seconds per wall second of the steps, the proof of ``threads``.
         load: one-minute load average before the start.
+        others: share of the run's cores that other processes used meanwhile.
+        steal: share of its time that the machine itself was not given by its host.
+        busy: why its times are doubtful; None if the machine was its own.
+        thread_settings: what the framework, BLAS and the environment were set to.
     """
 
     command: str
@@ -202,6 +258,10 @@ class Provenance:
     concurrent: Annotated[int, Strict(), Field(ge=1)]
     cpu_wall_ratio: Real | None = None
     load: Real | None = None
+    others: Real | None = None
+    steal: Real | None = None
+    busy: str | None = None
+    thread_settings: dict[str, Any] = Field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 
@@ -229,6 +289,7 @@ class Record:
     seconds: Annotated[Seconds, BeforeValidator(null_is_empty)]
     memory: Annotated[Memory, BeforeValidator(null_is_empty)]
     provenance: Provenance
+    work: Work | None = None
     reused: Flag = False
 
     def __post_init__(self) -> None:

@@ -1,0 +1,110 @@
+"""A record says what its steps computed, in units of one gradient; refreshing steps stand apart."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from curvebench import cards
+from curvebench.clock import by_kind
+from curvebench.oracle.ledger import COLUMNS
+from curvebench.oracle.work import Work
+from curvebench.run import execute
+from curvebench.run.loop import Trajectory
+from curvebench.run.replay import account, replay
+from curvebench.spec import Budget, RunSpec
+
+each = pytest.mark.parametrize("framework", ["torch", "jax"])
+
+
+def record(method: str, framework: str, task: str = "digits-cnn", steps: int = 6, **given: Any) -> dict[str, Any]:
+    card = cards.method(method)
+    return execute(
+        RunSpec(
+            task=task, scale="quick", method=method, hyperparameters=card.resolve(given),
+            needs=tuple(sorted(map(str, card.needs))), framework=framework, device="cpu", dtype="float32",
+            seed_block=0, budget=Budget(steps),
+        )
+    )  # fmt: skip
+
+
+@each
+def test_a_first_order_step_is_one_gradient_and_a_little(framework: str) -> None:
+    out = record("sgd", framework)
+    work = out["work"]
+    assert work["unknown"] == []
+    assert 1.0 <= work["step"]["flops"] / work["gradient"]["flops"] < 1.05
+    assert work["refresh"] is None
+    assert out["consumed"]["gradient_equivalents"] == pytest.approx(6, rel=0.05)
+    assert out["curve"]["gradient_equivalents"][0] == 0.0
+    assert out["ledger"]["gradient"] == 6, "the replay is not in the ledger"
+
+
+def test_torch_and_jax_count_the_same_gradient() -> None:
+    ours, theirs = (record("sgd", framework)["work"]["gradient"]["flops"] for framework in ("torch", "jax"))
+    assert theirs == pytest.approx(ours, rel=0.25)  # XLA's gradient of a strided convolution multiplies zeros too
+
+
+@each
+def test_mezo_asks_two_losses_and_pays_two_thirds_of_a_gradient(framework: str) -> None:
+    work = record("mezo", framework)["work"]
+    assert 0.5 < work["step"]["flops"] / work["gradient"]["flops"] < 1.2
+
+
+@each
+def test_a_delayed_hessian_shows_as_two_kinds_of_step(framework: str) -> None:
+    out = record("adahessian", framework, hessian_every=3, steps=9)
+    work = out["work"]
+    assert work["steps"] == 3
+    unit = work["gradient"]["flops"]
+    assert 1.0 <= work["plain"]["flops"] / unit < 1.3
+    assert 1.8 < work["refresh"]["flops"] / unit < 5.0
+    expected = (2 * work["plain"]["flops"] + work["refresh"]["flops"]) / 3
+    assert work["step"]["flops"] == pytest.approx(expected, rel=1e-3)
+    assert out["seconds"]["refresh"]["n"] == 2  # steps 3 and 6; step 0 is the first
+    assert out["seconds"]["plain"]["n"] == 6
+    assert out["seconds"]["step"]["n"] == 8
+
+
+def test_laps_are_told_apart_by_their_place_in_the_period() -> None:
+    laps = [9.0, 1.0, 1.0, 5.0, 1.0, 1.0, 7.0]
+    plain, refresh = by_kind(laps, 3, [0])
+    assert plain is not None
+    assert refresh is not None
+    assert (plain.n, plain.median, refresh.n, refresh.mean) == (4, 1.0, 2, 6.0)
+    assert by_kind(laps, 3, []) == (None, None)
+
+
+class Engine:
+    """Every third step is dear."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def gradient_work(self, step: int) -> Work:
+        return Work(100.0, 10.0)
+
+    def step_work(self, step: int) -> Work:
+        self.calls += 1
+        return Work(400.0 if step % 3 == 0 else 100.0, 10.0)
+
+    def counts(self) -> list[int]:
+        return [self.calls if name == "gradient" else 0 for name in COLUMNS]
+
+
+@pytest.mark.parametrize("first", range(6))
+def test_a_replay_may_begin_anywhere_in_the_period(first: int) -> None:
+    work, dear = replay(Engine(), first, 3)
+    assert (work["plain"]["flops"], work["refresh"]["flops"], work["step"]["flops"]) == (100.0, 400.0, 200.0)
+    assert dear == [0]
+
+
+def test_gradient_equivalents_follow_the_queries_of_a_line_search() -> None:
+    out = Trajectory(step=[0, 1, 2], oracle_calls=[0, 3, 9], consumed={"step": 2, "seconds": 1.0, "oracle_calls": 9})
+    work = {"gradient": {"flops": 10.0}, "step": {"flops": 40.0}, "steps": 1, "oracle_calls": 4}
+    account(out, work)
+    assert out.gradient_equivalents == [0.0, 3.0, 9.0]
+    assert out.consumed["gradient_equivalents"] == 9.0
+    account(out, None)
+    assert out.gradient_equivalents == [None, None, None]
