@@ -68,6 +68,7 @@ def record(spec: RunSpec, **notes: Any) -> dict[str, Any]:
             "evaluation": 0.001,
             "total": 0.01,
         },
+        "work": None,
         "memory": {"peak_bytes": None, "parameter_bytes": 8, "state_bytes": 8, "how": "not measured: a dummy"},
         "provenance": {
             "started": "2026-01-01T00:00:00Z",

@@ -68,7 +68,8 @@ def make_json(
     crossing = None
     if status == "reached":
         where = at[met[0]] if met else at[-1]
-        crossing = {"step": where, "seconds": where * seconds, "oracle_calls": where * calls}
+        crossing = {"step": where, "seconds": where * seconds, "oracle_calls": where * calls,
+                    "gradient_equivalents": 1.5 * where * calls}  # fmt: skip
     spec = RunSpec(
         task=task,
         scale="quick",
@@ -117,14 +118,18 @@ def make_json(
         },
         "final": {"metric": values[-1] if values else None, "loss": None, "test": None},
         "crossing": crossing,
-        "consumed": {"step": end, "seconds": end * seconds, "oracle_calls": end * calls},
+        "consumed": {"step": end, "seconds": end * seconds, "oracle_calls": end * calls,
+                     "gradient_equivalents": 1.5 * end * calls},
         "ledger": {"loss": 0, "gradient": end * calls, "draws": 0, "samples": 2000 * end, "self_reported": []},
         "seconds": {
             "setup": 0.01,
             "compilation": 0.4 if framework == "jax" else None,
             "cache": "miss" if framework == "jax" else None,
             "first_step": 2 * seconds,
-            "step": {"median": seconds, "p10": 0.9 * seconds, "p90": 1.2 * seconds, "n": max(end - 1, 0)},
+            "step": {"median": seconds, "p10": 0.9 * seconds, "p90": 1.2 * seconds, "n": max(end - 1, 0),
+                     "mean": 1.05 * seconds},
+            "plain": None,
+            "refresh": None,
             "evaluation": 0.002,
             "total": 0.5,
         },
@@ -145,13 +150,26 @@ def make_json(
             "concurrent": 1,
             "cpu_wall_ratio": 1.9,
             "load": 0.3,
+            "others": 0.01,
+            "steal": 0.0,
+            "busy": None,
+            "thread_settings": {"OMP_NUM_THREADS": "2"},
             "notes": [],
         },
-    }
+        "work": {
+            "gradient": {"flops": 2e6, "bytes": 1e6},
+            "step": {"flops": 3e6 * calls, "bytes": 2e6},
+            "plain": {"flops": 3e6 * calls, "bytes": 2e6},
+            "refresh": None,
+            "steps": 1,
+            "oracle_calls": calls,
+            "unknown": [],
+        },
+    }  # fmt: skip
     if failed:
         data["curve"] = {name: [] for name in data["curve"]}
         data["final"] = data["consumed"] = data["seconds"] = None
-        data["memory"]["peak_bytes"] = None
+        data["memory"]["peak_bytes"] = data["work"] = None
     for path, value in changes.items():
         *folders, last = path.split("__")
         place = data

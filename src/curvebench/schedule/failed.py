@@ -43,6 +43,7 @@ def failed_record(outcome: Outcome, status: Status, reason: str) -> Json:
             "threads": len(outcome.cores),
             "notes": [f"printed: {line}" for line in said],
         },
+        "work": None,
     }
 
 

@@ -27,6 +27,7 @@ def _work_and_contention(data: Json) -> Json:
     curve = data.get("curve") or {}
     if "step" in curve:
         curve["gradient_equivalents"] = [None] * len(curve["step"])
+    data["work"] = None
     return data
 
 
@@ -289,7 +290,7 @@ class Record:
     seconds: Annotated[Seconds, BeforeValidator(null_is_empty)]
     memory: Annotated[Memory, BeforeValidator(null_is_empty)]
     provenance: Provenance
-    work: Work | None = None
+    work: Work | None
     reused: Flag = False
 
     def __post_init__(self) -> None:
