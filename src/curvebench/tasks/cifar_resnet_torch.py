@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-def torch_resnet(blocks: Sequence[Any], norm: str, groups: int) -> nn.Module:
+def torch_resnet(blocks: Sequence[Any], norm: str, groups: int, classes: int = 10) -> nn.Module:
     """Build the network from its blocks ``(name, n_in, n_out, stride)``.
 
     Raises:
@@ -54,7 +54,7 @@ def torch_resnet(blocks: Sequence[Any], norm: str, groups: int) -> nn.Module:
             self.stages = tuple(stages)
             for name, members in stages.items():
                 self.add_module(name, nn.Sequential(*members))
-            self.linear = nn.Linear(blocks[-1].n_out, 10)
+            self.linear = nn.Linear(blocks[-1].n_out, classes)
 
         def forward(self, x: Tensor) -> Tensor:
             hidden = F.relu(self.norm1(self.conv1(x)))

@@ -71,3 +71,10 @@ def group_norm(params: Params, name: str, inputs: Array, *, groups: int, eps: fl
     variance = jnp.square(grouped - mean).mean(axis=-1, keepdims=True)
     normal = ((grouped - mean) * lax.rsqrt(variance + eps)).reshape(batch, channels, height, width)
     return normal * params[f"{name}.weight"][:, None, None] + params[f"{name}.bias"][:, None, None]
+
+
+def layer_norm(params: Params, name: str, inputs: Array, *, eps: float = 1e-5) -> Array:
+    """``nn.LayerNorm`` over the last axis."""
+    mean = inputs.mean(axis=-1, keepdims=True)
+    variance = jnp.square(inputs - mean).mean(axis=-1, keepdims=True)
+    return (inputs - mean) * lax.rsqrt(variance + eps) * params[f"{name}.weight"] + params[f"{name}.bias"]
