@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from curvebench.errors import HyperparameterError
 from curvebench.methods.validation import check
 from curvebench.oracle.optimizer_torch import OracleOptimizer
 from curvebench.spec import Query
@@ -25,8 +26,7 @@ class SophiaH(OracleOptimizer):
     """Sophia with Hutchinson's estimator.
 
     Alone, call ``loss.backward(create_graph=True)`` before ``step()`` on Hessian steps (every ``hessian_every``-th,
-    from the first), or pass a closure that returns the loss. Set ``zero_grad()`` (to None) after each step: gradients
-    with a graph are reference cycles.
+    from the first; ``needs_graph`` says so), or pass a closure that returns the loss.
 
     Args:
         params: parameters or groups, of floating dtype.
@@ -60,7 +60,11 @@ class SophiaH(OracleOptimizer):
         generator: torch.Generator | None = None,
     ) -> None:
         check("SophiaH", "hessian_every", hessian_every, "[1, inf)")
-        self.hessian_every = hessian_every
+        if hessian_every != int(hessian_every):
+            raise HyperparameterError(f"SophiaH: hessian_every = {hessian_every!r}: must be a whole number")
+        self.hessian_every = int(hessian_every)
+        self.skipped = 0
+        """Steps that were not taken because the gradient or ``H z`` was not finite."""
         defaults = {"lr": lr, "betas": betas, "gamma": gamma, "eps": eps, "weight_decay": weight_decay}
         super().__init__(params, defaults, generator)
 
@@ -72,11 +76,15 @@ class SophiaH(OracleOptimizer):
         for name, beta in zip(("beta1", "beta2"), group["betas"], strict=True):
             check("SophiaH", name, beta, "[0, 1)")
 
+    @property
+    def needs_graph(self) -> bool:
+        """Whether the step to come computes a Hessian, and so needs ``loss.backward(create_graph=True)``."""
+        return self._steps % self.hessian_every == 0
+
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One step; returns the loss when it is known."""
-        oracle = self.ask(closure)
-        second = self._steps % self.hessian_every == 0
+        oracle, second = self.ask(closure), self.needs_graph
         point = oracle.at(needs=_SECOND if second else _FIRST)
         gradients = [g.detach() for g in point.gradient()]
         curvature: list[Tensor] = []
@@ -84,13 +92,21 @@ class SophiaH(OracleOptimizer):
             stream = oracle.stream("hutchinson")
             probes = [stream.draw("normal", tuple(p.shape)) for p in oracle.parameters]
             curvature = [z * hz.detach() for z, hz in zip(probes, point.hvp(probes), strict=True)]
+        if self.oracle is None:
+            for p in oracle.parameters:
+                if p.grad is not None and p.grad.requires_grad:
+                    p.grad = p.grad.detach()  # a gradient with a graph refers to its parameter: a cycle
+        self._steps += 1
+        norms = torch.stack(torch._foreach_norm([*gradients, *curvature]))
+        if not bool(norms.isfinite().all()):
+            self.skipped += 1
+            return point.loss()
         position = {p: i for i, p in enumerate(oracle.parameters)}  # alone: of those that have a gradient
         for group in self.param_groups:
             members = [p for p in group["params"] if p in position]
             if members:
                 rows = [position[p] for p in members]
                 self._move(group, members, [gradients[i] for i in rows], [curvature[i] for i in rows] if second else [])
-        self._steps += 1
         return point.loss()
 
     def _move(self, group: dict[str, Any], params: list[Tensor], grads: list[Tensor], diagonal: list[Tensor]) -> None:
