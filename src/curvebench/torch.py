@@ -9,8 +9,10 @@ from __future__ import annotations
 from curvebench.methods.adahessian_torch import AdaHessian
 from curvebench.methods.cma_es_torch import CMAES
 from curvebench.methods.conjugate_gradient_torch import ConjugateGradient
+from curvebench.methods.dct_adamw_torch import DCTAdamW
 from curvebench.methods.deepzero_torch import DeepZero
 from curvebench.methods.ekfac_torch import EKFAC
+from curvebench.methods.eva_torch import Eva
 from curvebench.methods.forward_gradient_torch import ForwardGradient
 from curvebench.methods.gns_torch import GNS
 from curvebench.methods.hessian_free_torch import HessianFree
@@ -27,7 +29,9 @@ from curvebench.methods.mkor_h_torch import MKORH
 from curvebench.methods.mkor_torch import MKOR
 from curvebench.methods.muon_torch import Muon
 from curvebench.methods.newton_torch import DiagonalNewton, Newton
+from curvebench.methods.orthograd_torch import OrthoGrad
 from curvebench.methods.sophia_h_torch import SophiaH
+from curvebench.methods.tract_torch import TrAct
 from curvebench.methods.zo_adam_torch import ZOAdam
 from curvebench.methods.zo_cge_torch import ZOCGE
 from curvebench.methods.zo_sgd_torch import ZOSGD
@@ -47,8 +51,10 @@ __all__ = [
     "ZOSGD",
     "AdaHessian",
     "ConjugateGradient",
+    "DCTAdamW",
     "DeepZero",
     "DiagonalNewton",
+    "Eva",
     "ForwardGradient",
     "HessianFree",
     "HiZOO",
@@ -58,7 +64,9 @@ __all__ = [
     "MeZOMomentum",
     "Muon",
     "Newton",
+    "OrthoGrad",
     "SophiaH",
+    "TrAct",
     "ZOAdam",
     "ZOSign",
 ]

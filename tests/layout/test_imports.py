@@ -17,7 +17,7 @@ ALLOWED = {"statistics": {"scipy"}, "report": {"scipy"}}
 """SciPy is what statistics are written in; the command line imports the rooms that need it when it needs them."""
 LIGHT = ("cards", "store", "machine", "report", "statistics",
          "kernels.reference_kronecker", "kernels.reference_mfac", "kernels.reference_newton",
-         "kernels.reference_zeroth")  # fmt: skip
+         "kernels.reference_transforms", "kernels.reference_zeroth")  # fmt: skip
 """Rooms that may need no framework; those of the design that do not stand yet are passed over."""
 
 
