@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import io
 import itertools
 from collections.abc import Callable
 from typing import Any
@@ -11,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from nets import F64, Net, leaf
 from torch import Tensor, nn
 
 from curvebench.data.breast_cancer import load_breast_cancer
-from curvebench.errors import CurvebenchError, HyperparameterError, UnmetNeedError
 from curvebench.kernels import reference_newton as reference
 from curvebench.methods.conjugate_gradient_torch import ConjugateGradient
 from curvebench.methods.gns_torch import GNS
@@ -29,16 +27,6 @@ from curvebench.tasks.logistic import standardise
 
 Closure = Callable[[], Any]
 Make = Callable[..., JointOptimizer]
-F64 = torch.float64
-ALL: dict[str, Make] = {
-    "newton": Newton, "diagonal-newton": DiagonalNewton, "levenberg-marquardt": LevenbergMarquardt,
-    "conjugate-gradient": ConjugateGradient, "hessian-free": HessianFree, "gns": GNS,
-}  # fmt: skip
-every = pytest.mark.parametrize("name", ALL)
-
-
-def leaf(values: Any) -> Tensor:
-    return torch.tensor(np.asarray(values), dtype=F64).requires_grad_()
 
 
 def quadratic(eigenvalues: Any, rotate: bool = True, seed: int = 0) -> tuple[Tensor, Tensor, Tensor, Closure]:
@@ -50,53 +38,6 @@ def quadratic(eigenvalues: Any, rotate: bool = True, seed: int = 0) -> tuple[Ten
     best = torch.tensor(rng.standard_normal(d))
     x = leaf(rng.standard_normal(d))
     return x, H, best, lambda: (x - best) @ H @ (x - best) / 2
-
-
-class Net:
-    """A tanh network with three outputs under cross-entropy; ``closure()`` returns ``(loss, outputs)``."""
-
-    def __init__(self, dtype: torch.dtype = F64, inputs: int = 20) -> None:
-        rng = np.random.default_rng(1)
-        self.model = nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 3)).to(dtype)
-        with torch.no_grad():
-            for p in self.model.parameters():
-                p.copy_(torch.tensor(rng.standard_normal(p.shape)))
-        self.x = torch.tensor(rng.standard_normal((inputs, 4)), dtype=dtype)
-        self.y = torch.tensor(rng.integers(0, 3, inputs))
-
-    def closure(self) -> tuple[Tensor, Tensor]:
-        outputs = self.model(self.x)
-        return nn.functional.cross_entropy(outputs, self.y), outputs
-
-    def vector(self) -> np.ndarray:
-        return torch.cat([p.detach().reshape(-1) for p in self.model.parameters()]).numpy().copy()
-
-    def at(self, vector: np.ndarray) -> float:
-        """The loss at other parameters."""
-        other = copy.deepcopy(self.model)
-        nn.utils.vector_to_parameters(torch.tensor(vector), other.parameters())
-        return float(nn.functional.cross_entropy(other(self.x), self.y).detach())
-
-    def curvature(self, query: Query) -> tuple[np.ndarray, np.ndarray]:
-        """Gradient and Hessian or Gauss-Newton matrix, from functional derivatives that the package does not use."""
-        shapes = [p.shape for p in self.model.parameters()]
-        names = [name for name, _ in self.model.named_parameters()]
-        v = torch.tensor(self.vector())
-
-        def outputs(v: Tensor) -> Tensor:
-            parts = torch.split(v, [s.numel() for s in shapes])
-            params = {n: part.view(s) for n, part, s in zip(names, parts, shapes, strict=True)}
-            return torch.func.functional_call(self.model, params, (self.x,))
-
-        def loss(o: Tensor) -> Tensor:
-            return nn.functional.cross_entropy(o, self.y)
-
-        g = torch.func.grad(lambda v: loss(outputs(v)))(v)
-        if query is Query.HVP:
-            return g.numpy(), torch.func.hessian(lambda v: loss(outputs(v)))(v).numpy()
-        J = torch.func.jacfwd(outputs)(v).reshape(-1, len(v))
-        curved = torch.func.hessian(lambda o: loss(o.view(-1, 3)))(outputs(v).reshape(-1))
-        return g.numpy(), (J.T @ curved @ J).numpy()
 
 
 # -- matrices from products --------------------------------------------------------------------------------------------
@@ -448,145 +389,3 @@ def test_gns_past_convergence_keeps_gamma_finite_and_the_parameters() -> None:
         opt.step(closure)
     assert opt.gamma >= 1e-9
     assert torch.allclose(x.detach(), best, atol=1e-7)
-
-
-# -- what all keep -----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("name", "given"), [*((n, {}) for n in ALL), ("conjugate-gradient", {"history": 2})])
-def test_a_saved_state_continues_with_the_same_bits(name: str, given: dict[str, Any]) -> None:
-    one, other = Net(), Net()
-    first, second = (ALL[name](n.model.parameters(), **given) for n in (one, other))
-    for _ in range(3):
-        first.step(one.closure)
-    file = io.BytesIO()
-    torch.save({"model": one.model.state_dict(), "optimizer": first.state_dict()}, file)
-    file.seek(0)
-    second.step(other.closure)
-    saved = torch.load(file)
-    other.model.load_state_dict(saved["model"])
-    second.load_state_dict(saved["optimizer"])
-    for _ in range(3):
-        first.step(one.closure)
-        second.step(other.closure)
-    assert np.array_equal(one.vector(), other.vector())
-    assert first.notes() == second.notes()
-
-
-@every
-def test_what_is_not_finite_is_skipped_and_counted(name: str) -> None:
-    net = Net()
-    opt = ALL[name](net.model.parameters())
-    opt.step(net.closure)
-    before = net.vector()
-    good, net.x = net.x, net.x * float("nan")
-    opt.step(net.closure)
-    assert np.array_equal(net.vector(), before)
-    assert opt.skipped == 1
-    assert opt.notes()[0].startswith("1 of 2 steps skipped")
-    net.x = good
-    opt.step(net.closure)
-    assert np.isfinite(net.vector()).all()
-    assert opt.skipped == 1
-
-
-@pytest.mark.parametrize("make", [Newton, DiagonalNewton])
-def test_a_singular_hessian_is_skipped_and_counted(make: Make) -> None:
-    x = leaf([1.0, 2.0])
-    opt = make([x])
-    opt.step(lambda: x[0] ** 2 + x[1])  # linear in the second coordinate
-    assert x.detach().tolist() == [1.0, 2.0]
-    assert opt.skipped == 1
-    Newton([x], damping=0.5).step(lambda: x[0] ** 2 + x[1])
-    assert x.detach().tolist() == pytest.approx([1 - 2 / 2.5, 2 - 1 / 0.5])
-
-
-@every
-def test_frozen_parameters_stay(name: str) -> None:
-    net = Net()
-    net.model[0].weight.requires_grad_(False)
-    before = net.model[0].weight.clone()
-    ALL[name](net.model.parameters()).step(net.closure)
-    assert torch.equal(net.model[0].weight, before)
-
-
-BAD: list[tuple[str, dict[str, Any], str]] = [
-    ("newton", {"lr": 0.0}, r"Newton: lr = 0.0: must lie in \(0, inf\)"),
-    ("newton", {"damping": -1.0}, r"damping = -1.0: must lie in \[0, inf\)"),
-    ("newton", {"curvature": "fisher"}, "curvature = 'fisher': must be one of 'hessian', 'absolute'"),
-    ("newton", {"max_dimension": 0}, r"max_dimension = 0: must lie in \[1, inf\)"),
-    ("diagonal-newton", {"lr": float("nan")}, r"DiagonalNewton: lr = nan: must lie in \(0, inf\)"),
-    ("levenberg-marquardt", {"damping": 0.0}, r"damping = 0.0: must lie in \(0, inf\)"),
-    ("levenberg-marquardt", {"scaling": "none"}, "must be one of 'identity', 'diagonal'"),
-    ("levenberg-marquardt", {"max_tries": 0}, r"max_tries = 0: must lie in \[1, inf\)"),
-    ("conjugate-gradient", {"restart": -1}, r"restart = -1: must lie in \[0, inf\)"),
-    ("conjugate-gradient", {"history": -1}, r"history = -1: must lie in \[0, inf\)"),
-    ("conjugate-gradient", {"decrease": 0.5}, r"decrease = 0.5: must lie in \(0, 0.5\)"),
-    ("hessian-free", {"damping": float("inf")}, r"damping = inf: must lie in \(0, inf\)"),
-    ("hessian-free", {"cg_steps": 0}, r"cg_steps = 0: must lie in \[1, inf\)"),
-    ("hessian-free", {"decay": 1.5}, r"decay = 1.5: must lie in \[0, 1\]"),
-    ("gns", {"gamma": 0.0}, r"gamma = 0.0: must lie in \(0, inf\)"),
-    ("gns", {"curvature": "exact"}, "must be one of 'hessian', 'ggn'"),
-    ("gns", {"metric": torch.eye(2)}, r"metric of shape \(2, 2\): must be \(3, 3\)"),
-    ("gns", {"metric": "fisher"}, "metric = 'fisher': must be one of 'identity'"),
-    ("gns", {"metric": -torch.eye(3)}, "must be symmetric and positive definite"),
-]
-
-
-@pytest.mark.parametrize(("name", "given", "message"), BAD)
-def test_bad_values_are_refused_at_construction(name: str, given: dict[str, Any], message: str) -> None:
-    with pytest.raises(HyperparameterError, match=message):
-        ALL[name]([leaf(np.ones(3))], **given)
-
-
-@every
-def test_bad_parameters_are_refused_at_construction(name: str) -> None:
-    make = ALL[name]
-    with pytest.raises(TypeError, match=r"torch.bfloat16: must be float32 or float64"):
-        make([torch.ones(2, dtype=torch.bfloat16, requires_grad=True)])
-    with pytest.raises(CurvebenchError, match="2 parameter groups: all are one vector"):
-        make([{"params": [leaf([1.0])]}, {"params": [leaf([1.0])]}])
-    with pytest.raises(CurvebenchError, match="they must agree"):
-        make([leaf([1.0]), torch.ones(1, requires_grad=True)])
-    with pytest.raises(CurvebenchError, match="no parameter requires a gradient"):
-        make([torch.ones(1)])
-
-
-@pytest.mark.parametrize("name", ["newton", "diagonal-newton", "levenberg-marquardt", "gns"])
-def test_more_parameters_than_stated_are_refused(name: str) -> None:
-    with pytest.raises(UnmetNeedError, match=r"d = 5000 parameters: .* at most max_dimension = 4096"):
-        ALL[name]([torch.ones(5000, requires_grad=True)])
-    ALL[name]([torch.ones(5000, requires_grad=True)], max_dimension=5000)
-
-
-@every
-def test_a_closure_is_needed_and_its_kind_is_said(name: str) -> None:
-    net = Net()
-    opt = ALL[name](net.model.parameters())
-    with pytest.raises(CurvebenchError, match=r"step\(\) needs a closure"):
-        opt.step()
-    with pytest.raises(CurvebenchError, match="detached"):
-        opt.step(lambda: net.closure()[0].detach())
-    with pytest.raises(CurvebenchError, match="returned float"):
-        opt.step(lambda: 1.0)
-    if name in ("levenberg-marquardt", "hessian-free"):
-        with pytest.raises(CurvebenchError, match=r"return \(loss, outputs\)"):
-            opt.step(lambda: net.closure()[0])
-
-    def backward() -> Tensor:
-        loss = net.closure()[0]
-        loss.backward()
-        return loss
-
-    if name not in ("levenberg-marquardt", "hessian-free"):
-        with pytest.raises(CurvebenchError, match=r"does not call backward"):
-            opt.step(backward)
-
-
-@every
-def test_float32_works(name: str) -> None:
-    net = Net(torch.float32)
-    opt = ALL[name](net.model.parameters(), **({"damping": 1.0} if "newton" in name else {}))
-    losses = [float(opt.step(net.closure)) for _ in range(8)]
-    assert losses[-1] < losses[0]
-    assert opt.skipped == 0
