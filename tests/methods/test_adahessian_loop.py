@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import curvebench.torch
-from curvebench.errors import HyperparameterError, MissingGraphError
+from curvebench.errors import CurvebenchError, HyperparameterError, MissingGraphError
 from curvebench.methods.adahessian_torch import AdaHessian
 from curvebench.run.execute import execute
 
@@ -141,6 +141,45 @@ def test_the_graph_is_gone_after_the_step_though_nobody_clears_the_gradients(way
     assert not [ref for ref in kept if ref() is not None]
     if way != "closure":
         assert all(p.grad is not None and not p.grad.requires_grad for p in module.parameters())
+
+
+class Twice(nn.Module):
+    """A layer used twice, or two layers with one weight."""
+
+    def __init__(self, tied: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first = nn.Linear(3, 3, bias=False, dtype=torch.float64)
+        self.second = nn.Linear(3, 3, bias=False, dtype=torch.float64) if tied else self.first
+        self.second.weight = self.first.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(torch.tanh(self.first(x)))
+
+
+def test_tied_weights_and_a_module_used_twice_are_one_parameter_with_one_hessian() -> None:
+    ends = []
+    for tied in (True, False):
+        module = Twice(tied)
+        assert len(list(module.parameters())) == 1
+        optimizer = make(module.parameters())
+        for _ in range(3):
+            optimizer.step(lambda module=module: loss_of(module))
+        ends.append(flat(module))
+    assert torch.equal(*ends)
+    W = Twice(True).first.weight
+    optimizer = make([W], lr=1e-12, betas=(0.0, 0.0))
+    z = torch.ones_like(W)
+    optimizer.step(lambda: F.cross_entropy(torch.tanh(X @ W.T) @ W.T, Y), probes=[z])
+    H = torch.autograd.functional.hessian(lambda w: F.cross_entropy(torch.tanh(X @ w.T) @ w.T, Y), W.detach())
+    torch.testing.assert_close(optimizer.state[W]["v"].sqrt(), (H * z).sum((2, 3)).abs(), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.filterwarnings("ignore:optimizer contains a parameter group with duplicate parameters:UserWarning")
+def test_a_parameter_given_twice_is_refused() -> None:
+    p = torch.ones(2, requires_grad=True)
+    with pytest.raises(CurvebenchError, match="a parameter is given twice: tied weights count once"):
+        AdaHessian([p, p])
 
 
 # -- precision ---------------------------------------------------------------------------------------------------------

@@ -6,12 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import tiny
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from curvebench import cards
 from curvebench.errors import CurvebenchError
 from curvebench.methods.adahessian_torch import AdaHessian
 from curvebench.oracle.double_backward_torch import ATTENTION_NOTE, explained
@@ -162,3 +164,19 @@ def test_a_compiled_model_is_refused_with_the_remedy_and_other_errors_pass() -> 
         raise RuntimeError(said)
     with pytest.raises(RuntimeError, match=r"^something else$"), explained():
         raise RuntimeError("something else")
+
+
+SECOND = sorted(c.name for c in cards.load_all("methods") if {"hvp", "ggnvp", "jvp"} & {str(n) for n in c.needs}
+                and "torch" in c.implementation)  # fmt: skip
+
+
+@pytest.mark.parametrize("method", SECOND)
+def test_every_method_of_second_derivatives_trains_a_model_with_attention(method: str) -> None:
+    shapes = {"qkv.weight": (24, 8), "qkv.bias": (24,), "out.weight": (3, 8), "out.bias": (3,)}
+    problem = tiny._classes("tiny-attention", shapes, (5, 8), Attention, None)
+    running = tiny.engine(tiny.run_spec(method, dtype="float32"), problem)
+    before = tiny.parameters(running)
+    for step in range(2):
+        running.step(step, float("inf"))
+    assert ATTENTION_NOTE in running.notes()
+    assert tiny.relative(before, tiny.parameters(running)) > 0

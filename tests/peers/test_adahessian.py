@@ -102,6 +102,7 @@ def sides(batch: int, depth: int = 20) -> dict[str, Step]:
             BARE[1]: forward_over_reverse(), "sgd": sgd()}  # fmt: skip
 
 
+@pytest.mark.timeout(3600)
 def test_a_step_beside_its_bare_derivatives(benchmark: BenchmarkFixture) -> None:
     given = os.environ.get("CURVEBENCH_PAIRS")
     rounds, batch, depth = (int(given), 128, 20) if given else (2, 2, 8)
