@@ -21,7 +21,7 @@ ASV_FLAGS ?=
 BIN := $(abspath $(VENV))/bin
 RUN := $(BIN)/python -m
 
-.PHONY: help install bench test lint types tables asv nightly gpu-bundle clean
+.PHONY: help install bench test lint types certify tables asv nightly gpu-bundle clean
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -46,6 +46,9 @@ lint: install ## ruff's rules and format, and the layers of the imports
 
 types: install ## mypy, strict
 	@$(RUN) mypy
+
+certify: install ## measure what the suite states about itself: rates, invariances, minima, identities
+	@$(BIN)/curvebench certify
 
 tables: install ## rebuild tables and figures from the records
 	@$(BIN)/curvebench report

@@ -18,6 +18,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "data": ("curvebench.cli.data", "List, fetch and verify data sets."),
     "new": ("curvebench.cli.new", "Write the template of a method."),
     "check": ("curvebench.cli.check", "Test whether a method keeps the contract."),
+    "certify": ("curvebench.cli.certify", "Measure what the suite states about itself."),
     "doctor": ("curvebench.cli.doctor", "Say what is installed, what is missing and how to get it."),
     "completion": ("curvebench.cli.completion", "Print the shell completion script."),
 }

@@ -1,6 +1,6 @@
 """Matrix sensing: recover a low-rank matrix from Gaussian measurements, exactly or over-parameterised.
 
-``M = V diag(1, ..., 1/2) V'`` of rank r, ``y_i = <A_i, M>`` with symmetrised Gaussian ``A_i`` of variance about 1/m.
+``M = V diag(1, ..., 1/2) V'`` of rank r, ``y_i = <A_i, M>`` with (symmetrised) Gaussian ``A_i`` of variance about 1/m.
 Symmetric: ``f(X) = sum_i (<A_i, X X'> - y_i)^2 / 4``; asymmetric: ``f(F, G) = sum_i (<A_i, F G'> - y_i)^2 / 2``.
 ``f* = 0`` at any ``X X' = M``. With more columns than the rank, k > r, the Hessian is singular at the minima and
 gradient descent on the symmetric form slows down from a linear rate to 1/T^2 in ``||X X' - M||^2``.
@@ -35,7 +35,7 @@ def problem(card: TaskCard, scale: TaskScale, seed_block: int) -> Problem:
     if not 1 <= r <= k <= n:
         raise ValueError(f"matrix sensing: n = {n}, r = {r}, k = {k}: need 1 <= r <= k <= n")
     symmetric, init = bool(options["symmetric"]), float(options["init"])
-    matrices, truth = measurements(n, m), low_rank(n, r)
+    matrices, truth = measurements(n, m, symmetric), low_rank(n, r)
     scaling = np.sqrt(m / 2) if symmetric else np.sqrt(m)
     rng = generator(card.name, seed_block, "init")
     parameters = {"x": init * rng.standard_normal((n, k))}
@@ -61,11 +61,11 @@ def problem(card: TaskCard, scale: TaskScale, seed_block: int) -> Problem:
     )
 
 
-def measurements(n: int, m: int) -> Array:
-    """``A [m, n, n]``: standard normal matrices, symmetrised, over sqrt(m)."""
+def measurements(n: int, m: int, symmetric: bool) -> Array:
+    """``A [m, n, n]``: standard normal matrices over sqrt(m); symmetrised (which hides part of ``F G'``) or not."""
     a = generator("matrix-sensing", "instance", f"measurements/{n}/{m}").standard_normal((m, n, n))
-    symmetric: Array = (a + a.transpose(0, 2, 1)) / (2 * np.sqrt(m))
-    return symmetric
+    found: Array = ((a + a.transpose(0, 2, 1)) / 2 if symmetric else a) / np.sqrt(m)
+    return found
 
 
 def low_rank(n: int, r: int) -> Array:

@@ -42,7 +42,7 @@ def direction(problem: Problem, seed: int) -> dict[str, npt.NDArray[np.float64]]
     return {name: v / norm for name, v in found.items()}
 
 
-class _Asker:
+class Asker:
     """Queries of a torch oracle with NumPy in and out."""
 
     def __init__(self, problem: Problem) -> None:
@@ -58,6 +58,7 @@ class _Asker:
         self.oracle.begin_step(0, self.batch)
 
     def __call__(self, query: Query, at: Arrays, *vectors: Arrays, batch: Any = None) -> npt.NDArray[np.float64]:
+        """The answer as one vector ``[d]``, or ``[batch, d]`` for per-sample gradients."""
         needs = {query, Query.GRADIENT} if query is not Query.LOSS else {query}
         point = self.oracle.at(self.tensors(at), batch, needs)
         found = getattr(point, str(query))(*(self.tensors(v) for v in vectors))
@@ -68,18 +69,20 @@ class _Asker:
         return out
 
     def outputs(self, at: Arrays) -> Any:
+        """The module's outputs, a tensor."""
         live = dict(zip(self.oracle.names, self.tensors(at), strict=True))
         with self._torch.no_grad():
             return self._torch.func.functional_call(self.task.objective.module, live, (self.batch[0],))
 
     def tensors(self, arrays: Arrays) -> list[Any]:
+        """Arrays in the parameters' order."""
         return [self._torch.tensor(arrays[name]) for name in self.oracle.names]
 
 
 def errors(problem: Problem, offers: tuple[Query, ...]) -> dict[str, float]:
     """Offered query -> relative error in torch."""
     problem = small(problem)
-    ask, at, u, v = _Asker(problem), nearby(problem), direction(problem, 3), direction(problem, 4)
+    ask, at, u, v = Asker(problem), nearby(problem), direction(problem, 3), direction(problem, 4)
     found: dict[str, float] = {}
     gradient = ask(Query.GRADIENT, at)
     along = _flat(v)
@@ -100,7 +103,7 @@ def errors(problem: Problem, offers: tuple[Query, ...]) -> dict[str, float]:
     return found
 
 
-def _gauss_newton(ask: _Asker, problem: Problem, at: Arrays, u: Arrays, v: Arrays) -> float:
+def _gauss_newton(ask: Asker, problem: Problem, at: Arrays, u: Arrays, v: Arrays) -> float:
     """``v' G v`` from differences of outputs and criterion; symmetry of ``G``."""
     objective, targets = ask.task.objective, ask.batch[1]
     outputs = ask.outputs(at)
@@ -121,7 +124,7 @@ def twin_error(problem: Problem) -> float:
     from curvebench.tasks.runtime_jax import JaxTask
 
     problem = small(problem)
-    ask = _Asker(problem)
+    ask = Asker(problem)
     start = problem.parameters
     loss, gradient = ask(Query.LOSS, start)[0], ask(Query.GRADIENT, start)
     with jax.enable_x64(True):
