@@ -3,6 +3,7 @@
 #   VENV=.venv        folder of the environment         PYTHON=python3.12   interpreter to make it with
 #   TORCH=cpu|cuda    which build of torch              SYSTEM_SITE=1       build on the packages of that interpreter
 #   STUDY=quick       what `make bench` runs            NO_INSTALL=1        take the environment as it is
+#   WORKERS=auto      processes that share the tests    TESTS=tests/store   which tests
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -15,6 +16,7 @@ SYSTEM_SITE ?=
 NO_INSTALL ?=
 STUDY ?= quick
 TESTS ?= tests
+WORKERS ?= auto
 PYTEST_FLAGS ?=
 ASV_FLAGS ?=
 
@@ -36,8 +38,8 @@ endif
 bench: install ## run the quick study and print its table; what is stored is not run again
 	@$(BIN)/curvebench bench $(STUDY)
 
-test: install ## run the tests
-	@$(RUN) pytest $(PYTEST_FLAGS) $(TESTS)
+test: install ## run the tests, a file of them at a time in each of WORKERS processes
+	@$(RUN) pytest -n $(WORKERS) --maxprocesses 8 --dist loadfile $(PYTEST_FLAGS) $(TESTS)
 
 lint: install ## ruff's rules and format, and the layers of the imports
 	@$(RUN) ruff check

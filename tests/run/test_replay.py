@@ -8,9 +8,11 @@ import pytest
 
 from curvebench import cards
 from curvebench.clock import by_kind
+from curvebench.methods.state_kinds import kind
 from curvebench.oracle.ledger import COLUMNS
 from curvebench.oracle.work import Work
 from curvebench.run import execute
+from curvebench.run import memory as memory_module
 from curvebench.run.loop import Trajectory
 from curvebench.run.replay import account, replay
 from curvebench.spec import Budget, RunSpec
@@ -108,3 +110,42 @@ def test_gradient_equivalents_follow_the_queries_of_a_line_search() -> None:
     assert out.consumed["gradient_equivalents"] == 9.0
     account(out, None)
     assert out.gradient_equivalents == [None, None, None]
+
+
+@each
+def test_memory_is_split_and_stands_beside_the_cards_formula(framework: str) -> None:
+    memory = record("adam", framework)["memory"]
+    assert memory["state"] == {"moments": memory["state_bytes"]}
+    assert memory["state_bytes"] == memory["state_formula"] == 2 * memory["parameter_bytes"]
+    if memory["step_bytes"] is None:
+        assert "not measurable" in memory["step_how"]
+    else:
+        assert 0 < memory["step_bytes"] < 2**30
+    assert (memory["compiled"] is None) == (framework == "torch")
+
+
+def test_the_state_of_kfac_is_factors_inverses_and_moments() -> None:
+    kinds = record("kfac", "torch")["memory"]["state"]
+    assert set(kinds) == {"factors", "inverses", "moments"}
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [(["mu", "fc.weight"], "moments"), (["layer", "QA"], "inverses"), (["unheard", "of"], "other"), ([], "other")],
+)
+def test_the_innermost_known_name_decides(path: list[str], expected: str) -> None:
+    assert kind(path) == expected
+
+
+def test_what_a_step_allocates_is_its_peak(monkeypatch: pytest.MonkeyPatch) -> None:
+    size = 64 << 20
+
+    def step() -> None:
+        bytearray(b"x" * size)
+
+    seen, how = memory_module.host_step_peak(step)
+    if seen is None:
+        pytest.skip(how)
+    assert 1.9 * size < seen < 2.3 * size, "the bytes and the bytearray made of them"
+    monkeypatch.setattr(memory_module, "reset_peak", lambda: False)
+    assert memory_module.host_step_peak(step)[0] is None

@@ -133,7 +133,9 @@ def make_json(
             "evaluation": 0.002,
             "total": 0.5,
         },
-        "memory": {"peak_bytes": peak, "parameter_bytes": 800, "state_bytes": 1600, "how": "growth of VmHWM"},
+        "memory": {"peak_bytes": peak, "parameter_bytes": 800, "state_bytes": 1600, "state": {"moments": 1600},
+                   "state_formula": 1600, "step_bytes": 4096, "compiled": None, "how": "growth of VmHWM",
+                   "step_how": "growth of VmHWM"},
         "provenance": {
             "command": "curvebench bench quick",
             "started": f"2026-03-0{1 + seed % 9}T12:00:00Z",

@@ -12,6 +12,7 @@ import optax.contrib
 
 from curvebench.cards import MethodCard
 from curvebench.methods.resolve import load_target
+from curvebench.methods.state_kinds import kind
 from curvebench.oracle.jax import JaxOracle, Params
 from curvebench.spec import Query, Scalar
 
@@ -58,6 +59,11 @@ class JaxMethod:
         return params
 
 
-def state_bytes(state: Any) -> int:
-    """Bytes of the arrays that the method keeps between steps, scalars (counters) left out."""
-    return sum(leaf.nbytes for leaf in jax.tree.leaves(state) if getattr(leaf, "ndim", 0) > 0)
+def state_bytes(state: Any) -> dict[str, int]:
+    """Bytes of the arrays that the method keeps between steps, by kind; scalars (counters) are left out."""
+    sizes: dict[str, int] = {}
+    for path, leaf in jax.tree_util.tree_flatten_with_path(state)[0]:
+        if getattr(leaf, "ndim", 0) > 0:
+            names = [str(getattr(key, "name", getattr(key, "key", ""))) for key in path]
+            sizes[kind(names)] = sizes.get(kind(names), 0) + leaf.nbytes
+    return sizes

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from curvebench.cards import MethodCard
 from curvebench.methods.resolve import load_target
+from curvebench.methods.state_kinds import OTHER, kind
 from curvebench.oracle.torch import TorchOracle
 from curvebench.spec import Query, Scalar
 
@@ -94,31 +95,35 @@ class TorchMethod:
         skipped = getattr(self.optimizer, "skipped", 0)
         return [f"{skipped} steps skipped: the gradient was not finite"] if skipped else []
 
-    def state_bytes(self) -> int:
-        """Bytes of the tensors that the optimiser keeps between steps, scalars (step counters) left out."""
+    def state_bytes(self) -> dict[str, int]:
+        """Bytes of the tensors that the optimiser keeps between steps, by kind; scalars (counters) are left out."""
         own = getattr(self.optimizer, "state_bytes", None)  # of one that keeps its state elsewhere
         if callable(own):
-            return int(own())
-        return sum(t.numel() * t.element_size() for t in tensors(dict(self.optimizer.state)) if t.dim() > 0)
+            return {OTHER: int(own())}
+        sizes: dict[str, int] = {}
+        for path, t in tensors(dict(self.optimizer.state)):
+            if t.dim() > 0:
+                sizes[kind(path)] = sizes.get(kind(path), 0) + t.numel() * t.element_size()
+        return sizes
 
 
-def tensors(tree: Any) -> list[Tensor]:
-    """All tensors in nested dicts, lists, tuples and objects with attributes, each storage once."""
-    found: dict[int, Tensor] = {}
+def tensors(tree: Any) -> list[tuple[tuple[str, ...], Tensor]]:
+    """All tensors in nested dicts, lists, tuples and objects with attributes, each storage once, with their names."""
+    found: dict[int, tuple[tuple[str, ...], Tensor]] = {}
     objects: dict[int, Any] = {}
 
-    def visit(node: Any) -> None:
+    def visit(node: Any, path: tuple[str, ...]) -> None:
         if isinstance(node, Tensor):
-            found.setdefault(node.data_ptr(), node)
+            found.setdefault(node.data_ptr(), (path, node))
         elif isinstance(node, dict):
-            for value in node.values():
-                visit(value)
+            for key, value in node.items():
+                visit(value, (*path, key) if isinstance(key, str) else path)
         elif isinstance(node, list | tuple):
             for value in node:
-                visit(value)
+                visit(value, path)
         elif hasattr(node, "__dict__") and not isinstance(node, type) and id(node) not in objects:
             objects[id(node)] = node  # such as a library's class for one layer's factors
-            visit(vars(node))
+            visit(vars(node), path)
 
-    visit(tree)
+    visit(tree, ())
     return list(found.values())

@@ -203,7 +203,7 @@ def _continues(lab: _Lab, problem: Problem) -> str:
 def _state_size(lab: _Lab, problem: Problem) -> str:
     stated = lab.card.state_numbers(lab.card.resolve({}), d=problem.dimension)
     width = 8 if lab._dtype == "float64" else 4
-    seen = lab.stepped(problem).state_bytes()
+    seen = sum(lab.stepped(problem).state_bytes().values())
     if stated is None:
         return f"{seen} bytes; the card states none"
     formula = lab.card.cost.state

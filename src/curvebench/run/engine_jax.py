@@ -23,9 +23,11 @@ from curvebench.oracle.jax import JaxOracle
 from curvebench.oracle.streams_jax import typed_key
 from curvebench.oracle.work import Work
 from curvebench.oracle.work_jax import measure
+from curvebench.run.memory import host_step_peak
 from curvebench.spec import Query, RunSpec, seed
 from curvebench.tasks.problem import Evaluation, Problem
 from curvebench.tasks.runtime_jax import JaxTask
+from curvebench.types import Json
 
 _RADIX = 20
 """The carried ledger is two int32 words per column, the low one of 20 bits: exact to 2^51, free of x64."""
@@ -119,8 +121,8 @@ class JaxEngine:
             self._counts[L.SAMPLES] += self._foreign * self._batch_size
         return self._counts
 
-    def state_bytes(self) -> int:
-        """Bytes of optimiser state."""
+    def state_bytes(self) -> dict[str, int]:
+        """Bytes of optimiser state by kind."""
         return state_bytes(self.carry[2])
 
     def notes(self) -> list[str]:
@@ -146,6 +148,30 @@ class JaxEngine:
         work = self._step_work(*args)
         self.step(step, math.inf)
         return work
+
+    def step_peak(self, step: int) -> tuple[int | None, str]:
+        """Make ``step`` and return the peak of its memory above what stands between steps, and how it was seen."""
+        if self.device.platform != "cpu":  # a device's high-water mark cannot be reset: the compiler's figure stands
+            self.step(step, math.inf)
+            return None, "not measurable: the device's high-water mark cannot be reset; see compiled"
+
+        def run() -> None:
+            self.step(step, math.inf)
+            self._wait()
+
+        return host_step_peak(run)
+
+    def compiled_memory(self) -> Json | None:
+        """The compiler's own account of the step, in bytes: what is read, written anew, and needed meanwhile."""
+        found = self._step.memory_analysis()
+        if found is None:
+            return None
+        return {
+            "arguments": int(found.argument_size_in_bytes),
+            "outputs": int(found.output_size_in_bytes),
+            "aliased": int(found.alias_size_in_bytes),
+            "temporary": int(found.temp_size_in_bytes),
+        }
 
     def snapshot(self) -> Any:
         """A copy of everything that the next step depends on, as NumPy arrays."""

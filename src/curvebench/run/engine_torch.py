@@ -17,9 +17,11 @@ from curvebench.oracle.torch import BudgetExhausted, TorchOracle
 from curvebench.oracle.work import Work
 from curvebench.oracle.work_torch import WorkCounter
 from curvebench.run.loop import StepInterrupted
+from curvebench.run.memory import host_step_peak
 from curvebench.spec import Query, RunSpec, seed
 from curvebench.tasks.problem import Evaluation, Problem
 from curvebench.tasks.runtime_torch import TorchTask
+from curvebench.types import Json
 
 
 class TorchEngine:
@@ -81,8 +83,8 @@ class TorchEngine:
         """The ledger so far."""
         return list(self.oracle.counts)
 
-    def state_bytes(self) -> int:
-        """Bytes of optimiser state."""
+    def state_bytes(self) -> dict[str, int]:
+        """Bytes of optimiser state by kind."""
         return self.method.state_bytes()
 
     def notes(self) -> list[str]:
@@ -104,6 +106,22 @@ class TorchEngine:
         with counter:
             self.step(step, math.inf)
         return counter.work
+
+    def step_peak(self, step: int) -> tuple[int | None, str]:
+        """Make ``step`` and return the peak of its memory above what stands between steps, and how it was seen."""
+        if self.device.type != "cuda":
+            return host_step_peak(lambda: self.step(step, math.inf))
+        torch.cuda.synchronize()
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(self.device)
+        before = torch.cuda.memory_allocated(self.device)
+        self.step(step, math.inf)
+        torch.cuda.synchronize()
+        return torch.cuda.max_memory_allocated(self.device) - before, "torch.cuda.max_memory_allocated"
+
+    def compiled_memory(self) -> Json | None:
+        """Nothing is compiled."""
+        return None
 
     def snapshot(self) -> dict[str, Any]:
         """A copy of everything that the next step depends on: parameters, buffers, optimiser state."""

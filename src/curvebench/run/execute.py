@@ -60,6 +60,7 @@ def execute(spec: RunSpec) -> Json:
     out = Trajectory()
     engine: Any = None
     period = 1
+    stated: int | None = None
     setup: float | None = None
     peak, contention = PeakMemory(), Contention()
     title: Json = {"method": spec.method, "task": spec.task, "method_family": "", "task_family": "", "twin": True}
@@ -78,7 +79,10 @@ def execute(spec: RunSpec) -> Json:
         metric["optimum"] = problem.optimum
         title["task"] += problem.suffix  # the same task from random weights is another line of a table
         notes += problem.notes
-        size = problem.dimension * int(spec.dtype[-2:]) // 8
+        number = int(spec.dtype[-2:]) // 8
+        size = problem.dimension * number
+        kept = method.state_numbers(spec.hyperparameters, d=problem.dimension, batch=problem.order().size)
+        stated = None if kept is None else round(kept * number)
         module = _import_engine(spec.framework)
         if spec.framework == "jax":
             module.use_cache(cache_folder() / "xla")
@@ -103,9 +107,15 @@ def execute(spec: RunSpec) -> Json:
     laps = engine.clock.laps if engine is not None else []
     work: Json | None = None
     times: dict[str, Distribution | None] = {"step": distribution(laps), "plain": None, "refresh": None}
+    memory: Json = {"state_bytes": None}
+    if engine is not None:
+        kinds = engine.state_bytes()
+        memory = {"state_bytes": sum(kinds.values()), "state": kinds, "state_formula": stated,
+                  "compiled": engine.compiled_memory()}  # fmt: skip
     if out.status in (Status.REACHED, Status.BUDGET) and out.consumed["step"]:
         try:  # last: it moves the parameters on and adds to the ledger
-            work, dear = replay(engine, out.consumed["step"], period)
+            memory["step_bytes"], memory["step_how"] = engine.step_peak(out.consumed["step"])
+            work, dear = replay(engine, out.consumed["step"] + 1, period)
             times["plain"], times["refresh"] = by_kind(laps, period, dear)
         except Exception as error:  # a step that fails now, such as on memory, spoils no run that has ended
             notes = [*notes, f"work not counted: {_sentence(error)}"]
@@ -133,8 +143,7 @@ def execute(spec: RunSpec) -> Json:
             "evaluation": out.evaluation_seconds,
             "total": wall,
         },
-        "memory": {"peak_bytes": peak_bytes, "parameter_bytes": size,
-                   "state_bytes": engine.state_bytes() if engine is not None else None, "how": how},
+        "memory": {**memory, "peak_bytes": peak_bytes, "how": how, "parameter_bytes": size},
         "provenance": {
             "started": started,
             "versions": {"curvebench": __version__, **versions()},

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+from collections.abc import Callable
 from pathlib import Path
 
 
@@ -38,3 +40,28 @@ class PeakMemory:
         if self._base is None or now is None:
             return None, "not measurable: this kernel has no resettable high-water mark"
         return max(now[1] - self._base, 0), "VmHWM above the process before parameters, compilation included"
+
+
+def host_step_peak(step: Callable[[], object]) -> tuple[int | None, str]:
+    """Run ``step`` and return the peak of its resident memory above what stands before it.
+
+    Free memory is first given back to the kernel, so that the step pays for what it uses; what the allocator keeps of
+    the step is not the step's.
+    """
+    trimmed = trim()
+    can = reset_peak()
+    before = resident()
+    step()
+    after = resident()
+    if not can or before is None or after is None:
+        return None, "not measurable: this kernel has no resettable high-water mark"
+    how = "VmHWM above the process between two steps" + ("" if trimmed else ", free memory not given back before")
+    return max(after[1] - before[0], 0), how
+
+
+def trim() -> bool:
+    """Give the allocator's free memory back to the kernel; False where there is no glibc."""
+    try:
+        return bool(ctypes.CDLL("libc.so.6").malloc_trim(0)) or True
+    except (OSError, AttributeError):
+        return False

@@ -219,12 +219,29 @@ class Work:
 
 @dataclass(frozen=True, config=STRICT)
 class Memory:
-    """Bytes: peak above the start, of the parameters, of the optimiser's state; ``how`` the peak was measured."""
+    """Bytes. Where something cannot be measured it is None, never 0, and ``how`` says so.
+
+    Args:
+        peak_bytes: peak of the whole run above the process before parameters.
+        parameter_bytes: of the parameters.
+        state_bytes: of the optimiser's state between steps.
+        state: the same by kind: moments, factors, inverses, window, history, masks, other.
+        state_formula: what the card's formula says, None where it states none.
+        step_bytes: peak of one step above what stands between steps, measured on a replay.
+        compiled: the compiler's account of a step: arguments, outputs, aliased, temporary.
+        how: how the peak was measured.
+        step_how: how the step's was.
+    """
 
     peak_bytes: Whole | None = None
     parameter_bytes: Whole | None = None
     state_bytes: Whole | None = None
+    state: dict[str, Whole] = Field(default_factory=dict)
+    state_formula: Whole | None = None
+    step_bytes: Whole | None = None
+    compiled: dict[str, Whole] | None = None
     how: str | None = None
+    step_how: str | None = None
 
 
 @dataclass(frozen=True, config=STRICT)
