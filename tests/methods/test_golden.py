@@ -52,6 +52,9 @@ class Given:
         assert value.shape == shape
         return torch.tensor(value)
 
+    def fill_(self, out: torch.Tensor, kind: str) -> torch.Tensor:
+        return out.copy_(self.draw(kind, tuple(out.shape)))
+
 
 class Golden:
     """One file: arrays, hyperparameters, parameters' names."""

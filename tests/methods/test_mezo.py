@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import pytest
@@ -10,8 +11,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from curvebench.errors import CurvebenchError, HyperparameterError
+from curvebench.kernels.replay_torch import CHUNK
 from curvebench.methods.mezo_jax import mezo
-from curvebench.methods.mezo_torch import CHUNK, MeZO
+from curvebench.methods.mezo_torch import MeZO
 
 X = torch.randn(8, 3, generator=torch.Generator().manual_seed(0))
 Y = torch.randint(0, 2, (8,), generator=torch.Generator().manual_seed(1))
@@ -215,3 +217,30 @@ def test_on_every_device_it_steps_and_restores(device: str) -> None:
     optimizer = MeZO(module.parameters(), lr=1e-30)
     optimizer.step(lambda: loss_of(module))
     torch.testing.assert_close(values(module), start, rtol=1e-5, atol=1e-6)
+
+
+def test_the_constructors_words_are_fixed() -> None:
+    """What scripts rely on: the first argument by position, all others by name."""
+    parameters = list(inspect.signature(MeZO).parameters.values())
+    assert [p.name for p in parameters] == ["params", "lr", "eps", "weight_decay", "restore", "generator"]
+    assert [p.kind for p in parameters[1:]] == [inspect.Parameter.KEYWORD_ONLY] * 5
+    assert {p.name: p.default for p in parameters[1:]} == {
+        "lr": 1e-6, "eps": 1e-3, "weight_decay": 0.0, "restore": "replay", "generator": None,
+    }  # fmt: skip
+
+
+def test_a_closure_that_fails_leaves_the_weights_where_they_were() -> None:
+    module = net(torch.float64)
+    start = values(module)
+    calls = iter(range(10))
+
+    def closure() -> torch.Tensor:
+        if next(calls) == 1:
+            raise ZeroDivisionError
+        return loss_of(module)
+
+    for restore in ("replay", "copy"):
+        with pytest.raises(ZeroDivisionError):
+            make(module, restore=restore).step(closure)
+        calls = iter(range(10))
+        torch.testing.assert_close(values(module), start, rtol=1e-12, atol=1e-12)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -11,7 +12,8 @@ import tiny
 import torch
 from tiny import FRAMEWORKS
 
-from curvebench.methods.mezo_torch import CHUNK
+from curvebench.kernels.replay_torch import CHUNK, part, pieces, visit
+from curvebench.oracle import ledger as L
 from curvebench.oracle.draws import KINDS, ReferenceStream
 from curvebench.oracle.jax import JaxOracle
 from curvebench.oracle.streams_torch import mix
@@ -145,18 +147,42 @@ def test_chunked_draws_equal_one_undivided_draw(dtype: torch.dtype, draws: str) 
 
 
 def test_mezos_own_pieces_are_the_undivided_draws() -> None:
-    from curvebench.methods.mezo_torch import MeZO
-
     shapes = [(3,), (CHUNK + 40,), (2, 5), (2 * CHUNK + 16,)]
-    params = [torch.zeros(shape) for shape in shapes]
-    optimizer = MeZO(params, generator=torch.Generator().manual_seed(1))
     task = tiny.TorchTask(tiny.squared(), torch.device("cpu"), torch.float32)
     oracle = TorchOracle(task.objective, tiny.ALL, 7)
     oracle.begin_step(0, task.batch(0))
-    for _, piece, z in optimizer._noise(oracle):
-        piece.copy_(z)
     stream = oracle.stream("mezo")
-    assert all(torch.equal(p, stream.draw("normal", shape)) for p, shape in zip(params, shapes, strict=True))
+    whole = [stream.draw("normal", shape) for shape in shapes]
+    params = [torch.zeros(shape) for shape in shapes]
+    visit(params, [partial(oracle.stream("mezo").fill_, kind="normal")], lambda i, theta, z: theta.copy_(z))
+    assert all(map(torch.equal, params, whole))
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_lanes_draw_the_same_noise_and_count_it_whether_side_by_side_or_not(threads: int) -> None:
+    shapes = [(3,), (5 * CHUNK + 40,), (2, 5), (2 * CHUNK + 16,)]
+    task = tiny.TorchTask(tiny.squared(), torch.device("cpu"), torch.float32)
+    oracle = TorchOracle(task.objective, tiny.ALL, 7)
+    oracle.begin_step(0, task.batch(0))
+    first, second = oracle.stream("mezo"), oracle.stream("mezo-lane")
+    params, expected = [torch.zeros(shape) for shape in shapes], [torch.zeros(shape) for shape in shapes]
+    turn = 0
+    for i, rows, shape in pieces(params):
+        draw = second if rows is not None and turn % 2 else first
+        turn += rows is not None
+        part(expected[i], rows).copy_(draw.draw("normal", shape))
+    oracle.counts[L.DRAWS] = 0
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        draws = [partial(oracle.stream(name).fill_, kind="normal") for name in ("mezo", "mezo-lane")]
+        visit(params, draws, lambda i, theta, z: theta.add_(z))
+    finally:
+        torch.set_num_threads(before)
+    assert all(map(torch.equal, params, expected))
+    assert oracle.counts[L.DRAWS] == sum(p.numel() for p in params)
+    with pytest.raises(ZeroDivisionError):  # an error in either lane is the caller's
+        visit(params, draws, lambda i, theta, z: 1 / 0)
 
 
 def test_native_torch_draws_fill_in_place_what_they_draw() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from threading import Lock
 from typing import Protocol
 
 import torch
@@ -11,6 +12,7 @@ from curvebench.oracle import ledger as L
 from curvebench.oracle.draws import ReferenceStream, unknown_kind
 
 _MASK = (1 << 64) - 1
+_COUNTING = Lock()  # streams of one step may be drawn from in several threads
 
 
 class Stream(Protocol):
@@ -45,7 +47,8 @@ class NativeStream:
 
     def fill_(self, out: Tensor, kind: str) -> Tensor:
         """Draw into ``out``."""
-        self._counts[L.DRAWS] += out.numel()
+        with _COUNTING:
+            self._counts[L.DRAWS] += out.numel()
         return fill_(out, kind, self._generator)
 
 
