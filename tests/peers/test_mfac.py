@@ -2,8 +2,8 @@
 
 A step against two passes over its window, the static set-up against the authors' recursion. Published as ratios
 (docs/methods/mfac.md), not asserted by the clock: `CURVEBENCH_PAIRS=50 pytest tests/peers/test_mfac.py -s` on two
-threads, with `CURVEBENCH_CLOCK=cpu` seconds of one thread, for a machine that others use. Without `CURVEBENCH_PAIRS` the
-sizes are small.
+threads, with `CURVEBENCH_CLOCK=cpu` seconds of one thread, for a machine that others use. Without `CURVEBENCH_PAIRS`
+the sizes are small.
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ class Size(NamedTuple):
 
 
 TINY = Size()
-SMALL = Size(layers=1, width=64, heads=2, inner=256, vocabulary=8000, batch=16, length=64)
+SMALL = Size(layers=1, width=64, heads=2, inner=256, vocabulary=30522, batch=64, length=64)
 """For tests."""
 
 
