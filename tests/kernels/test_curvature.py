@@ -183,6 +183,21 @@ def test_every_sign_pattern_once_is_the_expectation_which_is_exact() -> None:
     np.testing.assert_allclose(T.hutchinson_trace(product(H), signs).value.item(), np.trace(H), atol=1e-13)
 
 
+def test_block_traces_are_the_reference_unbiased_and_within_five_of_their_exact_standard_errors() -> None:
+    n, H, sizes = 4000, symmetric(7), (1, 4, 2)
+    truth = [np.trace(H[a:b, a:b]) for a, b in ((0, 1), (1, 5), (5, 7))]
+    Z = draws(n, 7, "rademacher")
+    found = T.hutchinson_block_traces(product(H), rows(Z), sizes).value.numpy()
+    np.testing.assert_allclose(found, R.hutchinson_block_traces(H, Z, sizes), rtol=1e-10)
+    exact = np.sqrt(R.block_trace_variance(H, sizes) / n)
+    assert (np.abs(found - truth) < 5 * exact).all()
+    signs = np.array(list(itertools.product([-1.0, 1.0], repeat=7)))
+    whole = T.hutchinson_block_traces(product(H), rows(signs), sizes)
+    np.testing.assert_allclose(whole.value.numpy(), truth, atol=1e-13)
+    spread = whole.standard_error.numpy() * np.sqrt(len(signs) - 1)  # of the whole population of probes
+    np.testing.assert_allclose(spread**2, R.block_trace_variance(H, sizes), rtol=1e-10)
+
+
 @pytest.mark.parametrize("law", LAWS)
 def test_a_mean_of_many_probes_is_within_five_of_its_exact_standard_errors(law: str) -> None:
     n, H = 4000, symmetric(8)

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -48,6 +48,26 @@ def hutchinson_trace(H: Array, Z: Array) -> tuple[float, float]:
     """``mean_n z_n' H z_n`` and its standard error."""
     draws = np.array([z @ H @ z for z in Z])
     return float(draws.mean()), float(draws.std(ddof=1) / np.sqrt(len(Z)))
+
+
+def hutchinson_block_traces(H: Array, Z: Array, sizes: Sequence[int]) -> Array:
+    """``mean_n z_nb' (H z_n)_b`` for every block b of consecutive elements, ``[blocks]``."""
+    ends = np.cumsum(sizes)
+    draws = [
+        [z[end - size : end] @ (H @ z)[end - size : end] for size, end in zip(sizes, ends, strict=True)] for z in Z
+    ]
+    return np.asarray(np.mean(draws, axis=0))
+
+
+def block_trace_variance(H: Array, sizes: Sequence[int]) -> Array:
+    """Variance ``[blocks]`` for a Rademacher probe: ``2 sum_{i != j} H_ij^2`` inside, ``sum H_ij^2`` to the outside."""
+    found, start = [], 0
+    for size in sizes:
+        rows = H[start : start + size]
+        inside = rows[:, start : start + size]
+        found.append(2 * ((inside**2).sum() - (np.diag(inside) ** 2).sum()) + (rows**2).sum() - (inside**2).sum())
+        start += size
+    return np.array(found)
 
 
 def diagonal_variance(H: Array, law: str) -> Array:
