@@ -312,7 +312,8 @@ class Point:
         """Gradients of each sample's loss, ``[batch, *shape]`` for every parameter; their mean is the gradient."""
         self._count(Query.PER_SAMPLE_GRADIENT)
         primals = dict(zip(self._oracle.names, (p.detach() for p in self._parameters), strict=True))
-        per_sample = per_sample_gradients(self._functional_loss, primals, *self.batch)
+        with self._oracle.attention():  # fused attention has no rule for a batch of samples either
+            per_sample = per_sample_gradients(self._functional_loss, primals, *self.batch)
         return [per_sample[name] for name in self._oracle.names]
 
     @overload
