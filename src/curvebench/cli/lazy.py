@@ -21,6 +21,7 @@ EXTRAS = {
     "optax": "jax",
     "matplotlib": "report",
     "pandas": "report",
+    "pyarrow": "parquet",
     "scipy": "report",
     "seaborn": "report",
     "sklearn": "data",

@@ -116,16 +116,14 @@ def _algoperf(
 
 def _records(place: Path, study: str | None, axis: str, draws: int, fixed: bool, as_json: bool) -> None:
     from curvebench import cards
+    from curvebench.cli.records import read
     from curvebench.cli.report import choose
     from curvebench.report.build import pools_in
     from curvebench.report.scoring import profile
     from curvebench.statistics.power import CLAIM, RANK, word
     from curvebench.store import Store
 
-    found, problems = Store(place).scan()
-    for problem in problems:
-        click.echo(f"warning: {problem}", err=True)
-    chosen = choose(found, place, None, study)
+    chosen = choose(read(Store(place)), place, None, study)
     made = profile(chosen, axis, pools_in(cards.root() / "results" / "tuned"), draws, fixed_tasks=fixed)
     order = sorted(range(len(made.methods)), key=lambda k: (-made.scores.score[k], made.methods[k]))
     if as_json:

@@ -1,6 +1,7 @@
 """Records of runs, one file each: the schema, the append-only folder of them, and the tuned hyperparameters."""
 
 from curvebench.store.folder import Problem, Store, StoreWarning
+from curvebench.store.index import Index, curve_of, indexed
 from curvebench.store.record import (
     MIGRATIONS,
     SCHEMA,
@@ -31,6 +32,7 @@ __all__ = [
     "Curve",
     "Final",
     "Git",
+    "Index",
     "Keys",
     "Memory",
     "Metric",
@@ -45,6 +47,8 @@ __all__ = [
     "StoreWarning",
     "Title",
     "Work",
+    "curve_of",
+    "indexed",
     "tuned",
     "tuned_path",
     "write_tuned",

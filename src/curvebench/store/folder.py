@@ -225,10 +225,10 @@ def decode(content: bytes, name: str) -> Record:
         StoreError: it is not a record, or another one.
     """
     try:
-        data = json.loads(content)
+        data = json.loads(content, parse_constant=lambda _: None)  # NaN is null, as in from_json
     except (ValueError, RecursionError) as error:
         raise StoreError(f"not valid JSON, truncated or corrupt ({str(error)[:80]})") from error
-    record = Record.from_json(data)
+    record = Record.from_json(data, plain=True)
     if record.name != name:
         raise StoreError(f"a record under a foreign name (its keys say {record.name})")
     return record

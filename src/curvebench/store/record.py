@@ -334,8 +334,12 @@ class Record:
         return plain
 
     @classmethod
-    def from_json(cls, data: object) -> Record:
+    def from_json(cls, data: object, *, plain: bool = False) -> Record:
         """Validate a record of this schema, or migrate an older one first. NaN and infinities are read as null.
+
+        Args:
+            data: the record.
+            plain: it comes out of JSON text without NaN, so that it need not be copied into JSON types first.
 
         Raises:
             NewerSchemaError: the record's schema is newer than :data:`SCHEMA`.
@@ -343,7 +347,7 @@ class Record:
         """
         if not isinstance(data, dict):
             raise RecordError("not a record: the content is not a JSON object")
-        data = migrate(plain_json(data))
+        data = migrate(data if plain else plain_json(data))
         if "reused" in data:
             raise RecordError("not a record: reused: is not a key of a record")
         try:
