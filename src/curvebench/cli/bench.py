@@ -201,7 +201,7 @@ def print_results(
 ) -> None:
     """Print the tables of a study, write them and the figures, and say where everything is."""
     from curvebench import cards
-    from curvebench.report import tables
+    from curvebench.report import ranking, tables
     from curvebench.report.build import pools_in
     from curvebench.report.render import terminal
 
@@ -216,6 +216,8 @@ def print_results(
         for table in made:
             terminal(table)
             click.echo()
+            if (order := ranking.ranking(table.group, records)) is not None:
+                click.echo(ranking.text(order))
     out = store.folder.parent if store.folder.name == RECORDS.name else store.folder
     written = write_results(records, out, card.name + variant)
     click.echo(sentence(card, summary), err=True)

@@ -12,7 +12,7 @@ import click
 
 from curvebench import cards
 from curvebench.errors import CardError, StoreError, UnknownNameError
-from curvebench.report import build, of_study, tables
+from curvebench.report import build, of_study, ranking, tables
 from curvebench.report.build import pools_in
 from curvebench.report.render import FORMATS, render, terminal
 from curvebench.store import Store
@@ -34,7 +34,7 @@ Examples:
 
 \b
 Besides what it prints it writes, below --out:
-  tables/<study or all>/<task>.md, <task>.csv and index.md
+  tables/<study or all>/<task>.md, <task>.csv, <task>-ranking.md, <task>-pairs.csv and index.md
   figures/<study or all>/<task>.png and <task>.svg
 """
 )
@@ -75,6 +75,8 @@ def report(
         for place, table in enumerate(made):
             click.echo("", nl=place > 0)
             terminal(table, sys.stdout)
+            if (order := ranking.ranking(table.group, found)) is not None:
+                click.echo("\n" + ranking.text(order), nl=False)
     else:
         click.echo("\n".join(render(table, form) for table in made), nl=False)
     pictures = () if no_figures else ("png", "svg")

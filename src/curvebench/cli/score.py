@@ -46,7 +46,7 @@ of the best. docs/statistics.md says how it is made and what its interval holds.
     help="AlgoPerf's best trial: released, by fewest evaluations; written, by least time.",
 )
 @click.option("--benchmark", metavar="VERSION", help="AlgoPerf's version, 0.5 or 0.6; else told from the workloads.")
-@click.option("--draws", default=1000, show_default=True, type=click.IntRange(min=100), help="Of the bootstrap.")
+@click.option("--draws", type=click.IntRange(min=100), help="Of the bootstrap; by default 1000, 400 of many cells.")
 @click.option("--fixed-tasks", is_flag=True, help="These tasks are all that is asked about, not a sample of more.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def score(
@@ -57,7 +57,7 @@ def score(
     records: Path | None,
     rule: Literal["released", "written"],
     benchmark: str | None,
-    draws: int,
+    draws: int | None,
     fixed_tasks: bool,
     as_json: bool,
 ) -> None:
@@ -71,11 +71,16 @@ def score(
 
 
 def _algoperf(
-    place: Path, rule: Literal["released", "written"], benchmark: str | None, draws: int, fixed: bool, as_json: bool
+    place: Path,
+    rule: Literal["released", "written"],
+    benchmark: str | None,
+    draws: int | None,
+    fixed: bool,
+    as_json: bool,
 ) -> None:
     from curvebench.report import algoperf
 
-    result = algoperf.score(place, rule, benchmark, draws, fixed_workloads=fixed)
+    result = algoperf.score(place, rule, benchmark, draws or 1000, fixed_workloads=fixed)
     for sentence in result.skipped:
         click.echo(f"left out: {sentence}", err=True)
     order = sorted(range(len(result.submissions)), key=lambda k: (-result.plain[k], result.submissions[k]))
@@ -114,7 +119,7 @@ def _algoperf(
         )
 
 
-def _records(place: Path, study: str | None, axis: str, draws: int, fixed: bool, as_json: bool) -> None:
+def _records(place: Path, study: str | None, axis: str, draws: int | None, fixed: bool, as_json: bool) -> None:
     from curvebench import cards
     from curvebench.cli.records import read
     from curvebench.cli.report import choose

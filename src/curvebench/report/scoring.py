@@ -25,6 +25,8 @@ from curvebench.types import BoolArray, FloatArray, Json
 AXES = tuple(f.name for f in fields(Axes))
 """What costs are counted in: whatever a record's points have."""
 
+MANY = 500
+
 
 @dataclass(frozen=True)
 class Profile:
@@ -49,7 +51,12 @@ class Profile:
 
 
 def profile(
-    records: Iterable[Record], axis: str, pools: Pools | None = None, draws: int = 1000, *, fixed_tasks: bool = False
+    records: Iterable[Record],
+    axis: str,
+    pools: Pools | None = None,
+    draws: int | None = None,
+    *,
+    fixed_tasks: bool = False,
 ) -> Profile:
     """Score every method on every task that has a target.
 
@@ -57,7 +64,7 @@ def profile(
         records: of any tasks; of each task the largest table counts.
         axis: what costs are counted in.
         pools: looks up stored tuning, so that it is repeated too.
-        draws: of the bootstrap.
+        draws: of the bootstrap; None: 1000, or 400 of more than :data:`MANY` cells, whose bands are smoother.
         fixed_tasks: the tasks are all that is asked about, not a sample of more.
 
     Raises:
@@ -94,6 +101,7 @@ def profile(
     times, hit, order = times[:, :, kept], hit[:, :, kept], order[:, :, kept]
     if times.size == 0:
         raise StoreError(f"no run was measured in {axis}: choose another --axis")
+    draws = draws or (1000 if len(methods) * len(tables) <= MANY else 400)
     scores = censored(
         times, hit, order if depth > 1 else None, draws=draws, paired=True, resample_tasks=not fixed_tasks
     )

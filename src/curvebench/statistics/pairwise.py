@@ -86,6 +86,51 @@ def compare(
     )
 
 
+def compare_all(
+    values: FloatArray,
+    chosen: Sequence[tuple[int, int]],
+    direction: Literal["min", "max"] = "min",
+    confidence: float = 0.95,
+    *,
+    logarithms: bool = False,
+) -> list[Comparison]:
+    """:func:`compare` of many pairs of columns of ``values`` ``[n, m]``, with one call of SciPy for all of them.
+
+    Args:
+        values: one row per seed block; log10 of what is compared where ``logarithms``.
+        chosen: pairs of columns.
+        direction: ``min`` if less is better.
+        confidence: of the intervals.
+        logarithms: report factors.
+    """
+    n = len(values)
+    first, second = ([pair[side] for pair in chosen] for side in (0, 1))
+    d = values[:, first] - values[:, second] if chosen else np.zeros((n, 0))
+    plain = np.isfinite(d).all(axis=0) & (np.ptp(d, axis=0) > 0.0) if n > 1 else np.zeros(len(chosen), dtype=bool)
+    if plain.any():
+        from scipy import stats
+
+        test = stats.ttest_1samp(d[:, plain], 0.0, axis=0)
+        ends = test.confidence_interval(confidence)
+        found = np.full((4, len(chosen)), math.nan)
+        found[:, plain] = d[:, plain].mean(axis=0), ends.low, ends.high, test.pvalue
+    out = []
+    for k, (a, b) in enumerate(chosen):
+        x, y = values[:, a], values[:, b]
+        if not plain[k]:
+            out.append(
+                compare(10.0**x, 10.0**y, direction, confidence, geometric=True)
+                if logarithms
+                else compare(x, y, direction, confidence)
+            )
+            continue
+        mean, low, high = (10.0 ** min(max(float(v), -307.0), 308.0) if logarithms else float(v) for v in found[:3, k])
+        estimate = Estimate(mean, low, high, n, geometric=logarithms)
+        better = improvement(x, y, direction, confidence)
+        out.append(Comparison(estimate, float(found[3, k]), better, n, float(d[:, k].std(ddof=1))))
+    return out
+
+
 def improvement(
     x: FloatArray, y: FloatArray, direction: Literal["min", "max"] = "min", confidence: float = 0.95
 ) -> Estimate:

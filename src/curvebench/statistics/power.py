@@ -7,6 +7,7 @@ test, 1 - beta its power, delta the difference.
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Final
 
 LOOK: Final = 3
@@ -44,19 +45,25 @@ def detectable(spread: float, n: int, power: float = POWER, alpha: float = ALPHA
         return math.inf
     if spread == 0.0:
         return 0.0
+    return noncentrality(n, power, alpha / comparisons) * spread / math.sqrt(n)
+
+
+@lru_cache(maxsize=1024)
+def noncentrality(n: int, power: float, alpha: float) -> float:
+    """``delta sqrt(n) / s`` at which a paired t test of n blocks rejects with probability ``power``."""
     from scipy.optimize import brentq
     from scipy.special import nctdtr, stdtrit
 
-    limit = float(stdtrit(n - 1, 1.0 - alpha / comparisons / 2.0))
+    limit = float(stdtrit(n - 1, 1.0 - alpha / 2.0))
 
-    def miss(noncentrality: float) -> float:
+    def miss(value: float) -> float:
         # The chance to reject in the wrong direction is far below rounding wherever the power is worth having.
-        return float(nctdtr(n - 1, noncentrality, limit)) - (1.0 - power)
+        return float(nctdtr(n - 1, value, limit)) - (1.0 - power)
 
     high = 1.0
     while miss(high) > 0.0:
         high *= 2.0
-    return float(brentq(miss, 0.0, high, xtol=1e-10)) * spread / math.sqrt(n)
+    return float(brentq(miss, 0.0, high, xtol=1e-10))
 
 
 def seeds_needed(spread: float, difference: float, power: float = POWER, alpha: float = ALPHA, most: int = 1000) -> int:

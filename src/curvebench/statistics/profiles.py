@@ -216,30 +216,36 @@ def _tuned_again(
 
 def _shares(own: FloatArray, reached: BoolArray, weights: FloatArray, grid: FloatArray) -> FloatArray:
     """``P(T <= tau b)`` on one task ``[m, D, G]`` from times ``[m, D or 1, S]`` and weights ``[m or 1, D, S]``."""
-    shape = np.broadcast_shapes(own.shape, weights.shape)
-    own, weights, reached = (
-        np.broadcast_to(own, shape),
-        np.broadcast_to(weights, shape),
-        np.broadcast_to(reached, shape),
-    )
     times = np.where(np.isnan(own), math.inf, own)
-    order = np.lexsort((~reached, times), axis=-1)
+    order = np.lexsort((~reached, times), axis=-1)  # [m, D or 1, S]: sorted once where all draws have the same times
     t = np.take_along_axis(times, order, axis=-1)
     d = np.take_along_axis(reached, order, axis=-1)
-    w = np.where(np.isinf(t) & ~d & np.isnan(np.take_along_axis(own, order, axis=-1)), 0.0, 1.0)
-    w = w * np.take_along_axis(weights, order, axis=-1)
+    there = np.take_along_axis(~np.isnan(own), order, axis=-1)
+    shape = np.broadcast_shapes(own.shape, weights.shape)
+    w = np.take_along_axis(np.broadcast_to(weights, shape), np.broadcast_to(order, shape), axis=-1) * there
     risk = np.cumsum(w[..., ::-1], axis=-1)[..., ::-1]
-    fall = np.where(risk > 0.0, 1.0 - d * w / np.where(risk > 0.0, risk, 1.0), 1.0)
+    fall = 1.0 - d * w / np.maximum(risk, 1e-300)
     missing = np.cumprod(fall, axis=-1)
-    median = np.min(np.where((missing <= 0.5 + 1e-12) & (w > 0.0), t, math.inf), axis=-1)  # [m, D]
-    best = median.min(axis=0)
-    limit = best[..., None] * grid  # [D, G]
+    padded = np.concatenate([np.ones((*shape[:2], 1)), missing], axis=-1)
+    crossed = (missing <= 0.5 + 1e-12) & (w > 0.0)
+    place = np.argmax(crossed, axis=-1)[..., None]
+    at = np.take_along_axis(np.broadcast_to(t, shape), place, axis=-1)[..., 0]
+    best = np.where(crossed.any(axis=-1), at, math.inf).min(axis=0)  # [D]
+    levels, level = np.unique(best, return_inverse=True)
+    with np.errstate(invalid="ignore"):
+        limits = levels[:, None] * grid * (1.0 + 1e-12)  # [U, G]
     out = np.zeros((*shape[:2], grid.size))
+    solved = np.isfinite(best)
     for method in range(shape[0]):
-        place = (t[method][:, :, None] <= limit[:, None, :] * (1.0 + 1e-12)).sum(axis=1)  # [D, G]
-        padded = np.concatenate([np.ones((shape[1], 1)), missing[method]], axis=-1)
-        out[method] = 1.0 - np.take_along_axis(padded, place, axis=-1)
-    return np.where(np.isfinite(best)[None, :, None], out, 0.0)
+        if not d[method].any():
+            continue
+        if t.shape[1] == 1:  # few different best times: look each of them up once
+            index = np.searchsorted(t[method, 0], limits, side="right")[level]
+        else:
+            index = (t[method][:, :, None] <= limits[level][:, None, :]).sum(axis=1)
+        out[method] = 1.0 - np.take_along_axis(padded[method], index, axis=-1)
+    out[:, ~solved] = 0.0
+    return out
 
 
 def ordered(scores: Scores) -> list[int]:

@@ -10,7 +10,9 @@ What is in the index is told from file names alone: records are never changed, s
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
+import marshal
 import os
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -19,7 +21,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from curvebench.errors import StoreError
-from curvebench.spec import RunSpec, Status, digest
+from curvebench.spec import Budget, RunSpec, Status, digest
 from curvebench.store.folder import Problem, Store, entry_of
 from curvebench.store.record import (
     SCHEMA,
@@ -45,6 +47,8 @@ OWN = ("started", "load", "cpu_wall_ratio")
 
 Told = Callable[[int, int], None]
 """Progress: records read so far, records to read."""
+
+COMPACT = json.JSONEncoder(separators=(",", ":")).encode
 
 T = TypeVar("T")
 
@@ -87,7 +91,8 @@ class Index:
         """
         where, given = ("", ()) if task is None else (" WHERE task = ?", (task,))
         rows = self.database.execute(f"SELECT shared, own FROM record{where} ORDER BY name", given)
-        return list(self._revive(rows))
+        with without_collector():
+            return list(self._revive(rows))
 
     def counts(self) -> list[tuple[str, str, str, str, int, int, str]]:
         """Task, method, framework, status, runs, seed blocks and newest start, sorted: a listing without records."""
@@ -127,10 +132,11 @@ class Index:
         new = sorted(there.keys() - known)
         for start in range(0, len(new), BATCH):
             found: list[Record] = []
-            for name in new[start : start + BATCH]:
-                self.store.load(there[name], found, problems)
-            with database:
-                add(database, found)
+            with without_collector():
+                for name in new[start : start + BATCH]:
+                    self.store.load(there[name], found, problems)
+                with database:
+                    add(database, found)
             if progress is not None:
                 progress(min(start + BATCH, len(new)), len(new))
         return problems
@@ -142,6 +148,18 @@ class Index:
                 (content,) = self.database.execute("SELECT content FROM shared WHERE id = ?", (key,)).fetchone()
                 shared[key] = common(json.loads(content))
             yield revived(shared[key], json.loads(own))
+
+
+@contextlib.contextmanager
+def without_collector() -> Iterator[None]:
+    """Records hold no cycles: looking for some among millions of objects takes longer than making them."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def opened(path: Path | str) -> sqlite3.Connection:
@@ -180,26 +198,27 @@ def names(kind: Any) -> tuple[str, ...]:
 def add(database: sqlite3.Connection, found: list[Record]) -> None:
     """Insert records."""
     rows = []
-    ids: dict[str, int] = {}
+    ids: dict[bytes, int] = {}
     for record in found:
-        content = json.dumps(shared_part(record), sort_keys=True, separators=(",", ":"))
-        if content not in ids:
+        part = shared_part(record)
+        same = marshal.dumps(part)  # only to tell equal ones from others, which JSON takes ten times as long for
+        if same not in ids:
+            content = json.dumps(part, separators=(",", ":"))
             key = digest(content)
             database.execute("INSERT OR IGNORE INTO shared (digest, content) VALUES (?, ?)", (key, content))
-            ids[content] = database.execute("SELECT id FROM shared WHERE digest = ?", (key,)).fetchone()[0]
+            ids[same] = database.execute("SELECT id FROM shared WHERE digest = ?", (key,)).fetchone()[0]
         spec = record.spec
-        own = json.dumps(own_part(record), separators=(",", ":"))
+        own = COMPACT(own_part(record))
         rows.append(
             (record.name, spec.task, spec.method, spec.framework, record.status.value, spec.seed_block,
-             record.provenance.started, ids[content], own)
+             record.provenance.started, ids[same], own)
         )  # fmt: skip
     database.executemany("INSERT OR REPLACE INTO record VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
 
 
 def shared_part(record: Record) -> Json:
     """What many records have in common: titles, metric, spec without seed block, most of the provenance."""
-    spec = record.spec.to_json()
-    del spec["seed_block"]
+    spec = {name: getattr(record.spec, name) for name in names(RunSpec) if name not in ("seed_block", "budget")}
     provenance = {name: getattr(record.provenance, name) for name in names(Provenance) if name not in (*OWN, "notes")}
     git = record.provenance.git
     provenance["git"] = None if git is None else [git.commit, git.dirty]
@@ -208,6 +227,7 @@ def shared_part(record: Record) -> Json:
         "title": values(record.title),
         "metric": values(record.metric),
         "spec": spec,
+        "budget": [record.spec.budget.steps, record.spec.budget.seconds],
         "provenance": provenance,
     }
 
@@ -251,6 +271,9 @@ def common(content: Json) -> dict[str, Any]:
     """The shared objects of a row, made once: they are frozen, so every record may hold the same ones."""
     from curvebench.store.record import Git, Metric, Title
 
+    spec = {key: tuple(value) if isinstance(value, list) else value for key, value in content["spec"].items()}
+    for key in ("hyperparameters", "cards"):
+        spec[key] = tuple(map(tuple, spec[key]))
     provenance = content["provenance"]
     git = provenance["git"]
     provenance["git"] = None if git is None else Git(commit=git[0], dirty=git[1])
@@ -258,7 +281,7 @@ def common(content: Json) -> dict[str, Any]:
         "schema": content["schema"],
         "title": Title(**dict(zip(names(Title), content["title"], strict=True))),
         "metric": Metric(**dict(zip(names(Metric), content["metric"], strict=True))),
-        "spec": RunSpec.from_json({**content["spec"], "seed_block": 0}),
+        "spec": RunSpec(**{**spec, "budget": Budget(*content["budget"]), "seed_block": 0}),
         "provenance": provenance,
     }
 
