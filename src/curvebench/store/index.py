@@ -42,7 +42,7 @@ BATCH = 2000
 VERSION = 1
 """Of the layout of the index; a change makes it anew, as does a change of the schema of records."""
 
-OWN = ("started", "load", "cpu_wall_ratio")
+OWN = ("started", "load", "cpu_wall_ratio", "others", "steal", "busy")
 """What of the provenance differs from run to run; notes are left in the record."""
 
 Told = Callable[[int, int], None]
@@ -85,7 +85,7 @@ class Index:
             return self._refresh(self._database, progress)
 
     def records(self, task: str | None = None) -> list[Record]:
-        """Every record, sorted by file name, without ledger and notes and with three points of its curve.
+        """Every record, sorted by file name, without ledger, work and notes and with three points of its curve.
 
         The points are the first evaluation, the last one within half of the budget of steps, and the last.
         """
@@ -233,9 +233,8 @@ def shared_part(record: Record) -> Json:
 
 
 def own_part(record: Record) -> list[Any]:
-    """The rest, but for ledger and notes, as lists in the order of their classes' fields."""
-    step = record.seconds.step
-    seconds = [values(step) if name == "step" and step else getattr(record.seconds, name) for name in names(Seconds)]
+    """The rest, but for ledger, work and notes, as lists in the order of their classes' fields."""
+    seconds = [values(part) if isinstance(part, StepTime) else part for part in values(record.seconds)]
     return [
         [record.keys.run, record.keys.code, record.keys.machine],
         record.attempt,
@@ -271,7 +270,9 @@ def common(content: Json) -> dict[str, Any]:
     """The shared objects of a row, made once: they are frozen, so every record may hold the same ones."""
     from curvebench.store.record import Git, Metric, Title
 
-    spec = {key: tuple(value) if isinstance(value, list) else value for key, value in content["spec"].items()}
+    spec: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in content["spec"].items()
+    }
     for key in ("hyperparameters", "cards"):
         spec[key] = tuple(map(tuple, spec[key]))
     provenance = content["provenance"]
@@ -281,7 +282,7 @@ def common(content: Json) -> dict[str, Any]:
         "schema": content["schema"],
         "title": Title(**dict(zip(names(Title), content["title"], strict=True))),
         "metric": Metric(**dict(zip(names(Metric), content["metric"], strict=True))),
-        "spec": RunSpec(**{**spec, "budget": Budget(*content["budget"]), "seed_block": 0}),
+        "spec": RunSpec(**spec, budget=Budget(*content["budget"]), seed_block=0),
         "provenance": provenance,
     }
 
@@ -289,9 +290,10 @@ def common(content: Json) -> dict[str, Any]:
 def revived(shared: dict[str, Any], own: list[Any]) -> Record:
     """A record out of a row. What was validated when it was taken in is not validated again."""
     keys, attempt, block, status, reason, final, crossing, consumed, seconds, memory, ran, curve = own
-    parts = dict(zip(names(Seconds), seconds, strict=True))
-    if parts["step"] is not None:
-        parts["step"] = made(StepTime, zip(names(StepTime), parts["step"], strict=True))
+    parts = {
+        name: made(StepTime, zip(names(StepTime), value, strict=True)) if isinstance(value, list) else value
+        for name, value in zip(names(Seconds), seconds, strict=True)
+    }
     return made(
         Record,
         {
@@ -311,6 +313,7 @@ def revived(shared: dict[str, Any], own: list[Any]) -> Record:
             "seconds": made(Seconds, parts),
             "memory": made(Memory, zip(names(Memory), memory, strict=True)),
             "provenance": made(Provenance, {**shared["provenance"], **dict(zip(OWN, ran, strict=True)), "notes": ()}),
+            "work": None,
             "reused": False,
         },
     )
