@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from curvebench import cards
@@ -21,7 +21,7 @@ from curvebench.schedule.plan import specify
 from curvebench.schedule.study import Job
 from curvebench.spec import Budget, RunSpec, Scalar, Status, digest, seed
 from curvebench.store import Record, Store
-from curvebench.store.tuned import write_tuned
+from curvebench.store.tuned import tuned, tuned_path, write_tuned
 from curvebench.types import Json
 
 SEED_BLOCK = 1_000_000
@@ -142,17 +142,37 @@ def choose(pool: Pool, records: Sequence[Record]) -> Json:
         "cost": {
             "seconds": round(sum(r.seconds.total or 0.0 for r in records), 3),
             "oracle_calls": sum(r.consumed.oracle_calls or 0 for r in records),
+            "gradient_equivalents": equivalents(records),
         },
         "runs": [
             {
                 "run": r.keys.run,
                 "status": r.status.value,
                 "metric": r.final.metric,
+                "crossing": None if r.crossing is None or r.status is Status.DIVERGED else asdict(r.crossing),
+                "seconds": r.seconds.total,
                 "hyperparameters": {n: v for n, v in r.spec.hyperparameters if n in pool.method.search},
             }
             for r in records
         ],
     }
+
+
+def equivalents(records: Sequence[Record]) -> float | None:
+    """Gradient-equivalents of a whole pool; None unless every trial that ran was counted."""
+    known = [getattr(r.consumed, "gradient_equivalents", None) for r in records if r.consumed.step]
+    return round(sum(known), 1) if known and None not in known else None
+
+
+def standing(pool: Pool, root: Path) -> Path | None:
+    """Where this very pool is stored already: then none of its trials is run again, whatever else is tuned.
+
+    Raises:
+        StoreError: the file there is something else.
+    """
+    found = tuned(root, pool.task.name, pool.method.name, pool.framework, pool.method.twin)
+    same = found is not None and found["pool"] == pool.id and found["framework"] == pool.framework
+    return tuned_path(root, pool.task.name, pool.method.name, pool.framework, pool.method.twin) if same else None
 
 
 def _pool(study: StudyCard, task: TaskCard, method: MethodCard, framework: str, trials: int) -> Pool:
