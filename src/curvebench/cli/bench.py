@@ -28,6 +28,7 @@ RECORDS = Path("results") / "records"
 Examples:
   curvebench bench quick
   curvebench bench quick --plan
+  curvebench bench quick --seeds 10 --budget 30min
   curvebench bench quick --only-method adam --only-method sgd --seeds 10
   curvebench bench quick --method mypkg.opt:MyOptimizer --needs gradient
   curvebench bench mine.toml --device cuda --jobs 1
@@ -50,6 +51,7 @@ CURVEBENCH_SMOKE=1 tries a study out: one seed, two seconds a run.
 @click.option("--jobs", default=1, show_default=True, metavar="N", help="Runs at a time, each with its own cores.")
 @click.option("--records", type=click.Path(path_type=Path, file_okay=False), help=f"Records, by default {RECORDS}.")
 @click.option("--plan", "plan_only", is_flag=True, help="Show the runs and how long they may take; run nothing.")
+@click.option("--budget", metavar="TIME", help="Wall time, e.g. 90s, 30min, 2h: the most informative runs that fit.")
 @click.option("--retry-failed", is_flag=True, help="Run crashed, timed-out and out-of-memory runs again.")
 @click.option("--reuse-curves", is_flag=True, help="Take other machines' records for runs; their times are left blank.")
 @click.option("--timeout", type=click.FloatRange(min=0, min_open=True), metavar="S", help="Kill a run after S seconds.")
@@ -66,6 +68,7 @@ def bench(
     jobs: int,
     records: Path | None,
     plan_only: bool,
+    budget: str | None,
     retry_failed: bool,
     reuse_curves: bool,
     timeout: float | None,
@@ -86,11 +89,39 @@ def bench(
     announce(card, wanted)
     store = Store(records or RECORDS)
     options = Options(jobs=jobs, timeout=timeout, retry_failed=retry_failed, reuse_curves=reuse_curves)
+    if budget is not None:
+        wanted, options = within(budget, wanted, store, options)
     if plan_only:
         print_plan(card, wanted, unsettled(wanted, store, options), store, options, as_json)
         return
     summary = carry_out(wanted, store, options)
     print_results(card, variant(choice), wanted, store, options, summary, as_json)
+
+
+def within(text: str, jobs: Sequence[Job], store: Store, options: Options) -> tuple[list[Job], Options]:
+    """The runs in the order of what they tell, and options with the budget; says beforehand what may be concluded.
+
+    Raises:
+        CurvebenchError: the budget is not a time.
+    """
+    from dataclasses import replace
+
+    from curvebench.cli.records import read
+    from curvebench.schedule import budget, estimate, unsettled
+    from curvebench.schedule.progress import duration
+
+    seconds = budget.seconds_of(text)
+    stored = read(store)
+    todo = unsettled(jobs, store, options)
+    expected = estimate([job.spec for job in todo], stored)
+    ordered = budget.by_information(jobs, todo, expected.seconds)
+    chosen = budget.fitting(ordered, expected.seconds, seconds, options.jobs)
+    click.echo(f"in {duration(seconds)}: {len(chosen)} of {len(todo)} runs that are not stored are expected", err=True)
+    for prospect in budget.prospects(jobs, todo, chosen, stored):
+        click.echo(f"  {prospect.sentence}", err=True)
+    waiting = {job.keys.run for job in todo}
+    settled = [job for job in jobs if job.keys.run not in waiting]
+    return [*settled, *ordered], replace(options, budget=seconds, expected=expected.seconds)
 
 
 def carry_out(jobs: Sequence[Job], store: Store, options: Options) -> Summary:
@@ -253,9 +284,11 @@ def sentence(card: StudyCard, summary: Summary) -> str:
     """``quick: 144 runs, 3 of them now in 4.0 s (2 reached, 1 crashed)``."""
     from curvebench.schedule.progress import duration
 
-    if not summary.ran:
+    if not summary.ran and not summary.left:
         return f"{card.name}: all {summary.total} runs were stored"
     counts = ", ".join(f"{count} {status}" for status, count in summary.statuses.most_common())
+    if summary.left:
+        counts += f"; the budget left {summary.left} undone: the same command goes on with them"
     return f"{card.name}: {summary.total} runs, {summary.ran} of them now in {duration(summary.seconds)} ({counts})"
 
 
@@ -265,6 +298,7 @@ def describe(summary: Summary) -> dict[str, Any]:
         "runs": summary.total,
         "stored": summary.stored,
         "ran": summary.ran,
+        "left": summary.left,
         "statuses": dict(summary.statuses),
         "seconds": summary.seconds,
     }

@@ -160,8 +160,9 @@ def choose(pool: Pool, records: Sequence[Record]) -> Json:
 
 def equivalents(records: Sequence[Record]) -> float | None:
     """Gradient-equivalents of a whole pool; None unless every trial that ran was counted."""
-    known = [getattr(r.consumed, "gradient_equivalents", None) for r in records if r.consumed.step]
-    return round(sum(known), 1) if known and None not in known else None
+    known = [r.consumed.gradient_equivalents for r in records if r.consumed.step]
+    counted = [value for value in known if value is not None]
+    return round(sum(counted), 1) if counted and len(counted) == len(known) else None
 
 
 def standing(pool: Pool, root: Path) -> Path | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
@@ -42,6 +43,7 @@ class Summary:
         statuses: how the others ended, and how often.
         seconds: wall time.
         records: the records of the runs done now.
+        left: runs that the budget of wall time left undone.
     """
 
     total: int
@@ -49,6 +51,7 @@ class Summary:
     statuses: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
     records: list[Record] = field(default_factory=list)
+    left: int = 0
 
     @property
     def ran(self) -> int:
@@ -69,6 +72,9 @@ class Options:
         worker: ``module:function`` that takes a RunSpec and returns the record's content.
         environment: variables that must stand before the fork server starts.
         command: for the records; None: this process's own.
+        budget: seconds of wall time for the whole study; no run is started that is not expected to end in time, and
+            what runs when they are over is killed and not stored.
+        expected: seconds by run id, for the budget.
     """
 
     jobs: int = 1
@@ -79,6 +85,8 @@ class Options:
     worker: str = WORKER
     environment: Mapping[str, str] = field(default_factory=dict)
     command: str | None = None
+    budget: float | None = None
+    expected: Mapping[str, float] = field(default_factory=dict)
 
 
 def jobs_of(specs: Sequence[RunSpec], code_key: Callable[[RunSpec], str] | None = None) -> list[Job]:
@@ -144,7 +152,7 @@ def run_study(
         slots = cores.partition(cores.available(), options.jobs)
         store.probe()
         devices.check(job.spec for job in todo)
-        _Study(todo, slots, store, options, summary, progress).run()
+        _Study(todo, slots, store, options, summary, progress, began).run()
     summary.seconds = time.monotonic() - began
     return summary
 
@@ -158,7 +166,9 @@ class _Study:
         options: Options,
         summary: Summary,
         progress: Callable[[Sequence[Job]], Progress] | None,
+        began: float,
     ) -> None:
+        self.end = math.inf if options.budget is None else began + options.budget
         self.waiting = deque(todo)
         self.running: dict[str, Job] = {}
         self.idle = list(slots)
@@ -177,12 +187,13 @@ class _Study:
     def run(self) -> None:
         with StopSignals() as signals, self.progress:
             try:
-                while self.waiting or self.running:
+                while (self.waiting or self.running) and time.monotonic() < self.end:
                     self._fill(signals)
-                    for outcome in self.isolation.wait(TICK, signals.fd):
+                    for outcome in self.isolation.wait(min(TICK, max(self.end - time.monotonic(), 0.0)), signals.fd):
                         self._take(outcome)
                     signals.check()
                     self.progress.tick()
+                self.summary.left += len(self.waiting) + len(self.running)
             except Stopped as stopped:
                 done = f"{self.summary.stored + self.summary.ran} of {self.summary.total}"
                 sentence = f"stopped: {done} runs are stored; run the same command again to go on"
@@ -197,6 +208,9 @@ class _Study:
             if not self.idle:
                 return
             job = self.waiting.popleft()
+            if time.monotonic() + self.options.expected.get(job.spec.id, 0.0) > self.end:
+                self.summary.left += 1
+                continue
             if not self.claims.take(job.keys.stem):
                 self.waiting.append(job)
                 continue
