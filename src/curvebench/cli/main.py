@@ -23,6 +23,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "data": ("curvebench.cli.data", "List, fetch and verify data sets."),
     "new": ("curvebench.cli.new", "Write the template of a method."),
     "check": ("curvebench.cli.check", "Test whether a method keeps the contract."),
+    "targets": ("curvebench.cli.targets", "Set a task's target from tuned first-order baselines."),
     "certify": ("curvebench.cli.certify", "Measure what the suite states about itself."),
     "doctor": ("curvebench.cli.doctor", "Say what is installed, what is missing and how to get it."),
     "completion": ("curvebench.cli.completion", "Print the shell completion script."),

@@ -84,7 +84,12 @@ class JaxEngine:
                                typed_key(key), buffers, names, np.dtype(spec.dtype))  # fmt: skip
             return oracle.at(params).gradient()
 
-        self._gradient, self._traced = gradient, step
+        def loss(params: Any, buffers: Any, data: Any, rows: Array, key: Array) -> Array:
+            oracle = JaxOracle(task.objective, frozenset({Query.LOSS}), task.batch(data, rows), jnp.int32(0),
+                               typed_key(key), buffers, names, np.dtype(spec.dtype))  # fmt: skip
+            return oracle.loss(params)
+
+        self._gradient, self._traced, self._loss = gradient, step, loss
         self._step_work: Callable[..., Work] | None = None
         init = jax.jit(lambda params: jax.tree.map(jnp.copy, kernel.init(params)))
         state = init(self.task.params)  # copies: a state that aliases the parameters could not be donated with them
@@ -102,6 +107,14 @@ class JaxEngine:
     def step(self, step: int, deadline: float) -> None:
         """One optimiser step, the batch's gather included; a jitted step cannot be interrupted."""
         self.carry = self._step(self.carry, self._data, self.task.rows(step), self._key)
+
+    def loss_seconds(self) -> float:
+        """Seconds of one loss on the first batch, uncounted, without its compilation."""
+        run = jax.jit(self._loss)
+        for _ in range(2):  # the first one compiles
+            began = time.perf_counter()
+            run(self.carry[0], self.carry[1], self._data, self.task.rows(0), self._key).block_until_ready()
+        return time.perf_counter() - began
 
     def evaluate(self) -> Evaluation:
         """Evaluate; the values are fetched, so it is finished."""

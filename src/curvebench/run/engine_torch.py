@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import time
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -70,6 +71,19 @@ class TorchEngine:
         except BudgetExhausted:
             raise StepInterrupted from None
         oracle.end_step()
+
+    @torch.no_grad()
+    def loss_seconds(self) -> float:
+        """Seconds of one loss on the first batch, uncounted, in evaluation mode: no state changes."""
+        objective, (inputs, targets) = self.oracle.objective, self.task.batch(0)
+        objective.module.eval()
+        try:
+            for _ in range(2):  # the first one warms up
+                began = time.perf_counter()
+                float(objective.criterion(objective.module(inputs), targets))
+            return time.perf_counter() - began
+        finally:
+            objective.module.train()
 
     def evaluate(self) -> Evaluation:
         """Evaluate, and wait for it."""

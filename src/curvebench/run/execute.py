@@ -21,6 +21,7 @@ from curvebench.clock import Distribution, by_kind, distribution
 from curvebench.errors import CurvebenchError, MissingPackageError, UnmetNeedError
 from curvebench.methods import resolve
 from curvebench.oracle.ledger import COLUMNS, as_dict, check_needs
+from curvebench.run.cap import check_cap
 from curvebench.run.contention import Contention
 from curvebench.run.environment import LIBRARIES, thread_settings, versions
 from curvebench.run.loop import Goal, Trajectory, train
@@ -88,6 +89,8 @@ def execute(spec: RunSpec) -> Json:
             module.use_cache(cache_folder() / "xla")
         peak = PeakMemory()
         engine = _engine(module, spec)(spec, problem, method, threads)
+        check_cap(method, spec, dimension=problem.dimension, batch=problem.order().size,
+                  loss_seconds=engine.loss_seconds)  # fmt: skip
         setup = time.perf_counter() - began
         goal = Goal(scale.target, str(task.metric.direction), task.metric.name)
         contention = Contention()

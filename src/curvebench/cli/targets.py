@@ -1,0 +1,61 @@
+"""``curvebench targets``: set a task's target by the stated procedure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+RUNS = Path("results") / "pools"
+TARGETS = Path("results") / "targets"
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  curvebench targets rosenbrock
+  curvebench targets softmax-digits --scale quick --trials 8 --seeds 5
+
+\b
+Tuned first-order baselines under an equal number of trials; the winner again on held-out seeds; the target is the
+median of its final metric. All runs are records, results/targets/TASK-SCALE.json names them. The card is not edited.
+"""
+)
+@click.argument("tasks", nargs=-1, required=True, metavar="TASK...")
+@click.option("--scale", default="quick", show_default=True, type=click.Choice(["quick", "standard", "paper"]))
+@click.option("--trials", default=8, show_default=True, metavar="N", help="Trials of every baseline.")
+@click.option("--seeds", default=5, show_default=True, metavar="N", help="Held-out runs of the winner.")
+@click.option("--baseline", "baselines", multiple=True, metavar="NAME", help="Instead of momentum, nesterov, adam.")
+@click.option("--jobs", default=1, show_default=True, metavar="N", help="Runs at a time, each with its own cores.")
+@click.option("--records", default=RUNS, show_default=True, type=click.Path(path_type=Path), help="The runs' records.")
+@click.option("--out", default=TARGETS, show_default=True, type=click.Path(path_type=Path), help="The results.")
+def targets(
+    tasks: tuple[str, ...], scale: str, trials: int, seeds: int, baselines: tuple[str, ...], jobs: int, records: Path,
+    out: Path,
+) -> None:  # fmt: skip
+    """Set the target of each TASK from tuned first-order baselines."""
+    from curvebench.cli.bench import carry_out
+    from curvebench.procedures.targets import BASELINES, conclude, held_out, plan, winner, write
+    from curvebench.schedule import Options, jobs_of
+    from curvebench.spec import RunSpec
+    from curvebench.store import Record, Store
+
+    store = Store(records)
+
+    def run(specs: list[RunSpec]) -> list[Record]:
+        wanted = jobs_of(specs)
+        carry_out(wanted, store, Options(jobs=jobs))
+        found = [store.find(job.keys.run, job.keys.code, job.keys.machine) for job in wanted]
+        return [record for record in found if record is not None]
+
+    for task in tasks:
+        todo = plan(task, scale, trials, seeds, baselines or BASELINES)
+        seen = run([spec for pool in todo.pools for spec in pool.specs])
+        best = winner(todo, {record.keys.run: record for record in seen})
+        content = conclude(todo, best, run(held_out(todo, best)), seen)
+        path = write(out, content)
+        here = todo.task.at(scale).target
+        click.echo(
+            f"{task:<26} {todo.task.metric.name} {content['target']:g} (card: {here:g}), {best['method']}, "
+            f"{len(seen)} trials, {seeds} held-out runs: {path}"
+        )
