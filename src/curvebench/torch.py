@@ -15,6 +15,7 @@ from curvebench.methods.ekfac_torch import EKFAC
 from curvebench.methods.eva_torch import Eva
 from curvebench.methods.forward_gradient_torch import ForwardGradient
 from curvebench.methods.gns_torch import GNS
+from curvebench.methods.gradual_pruning_torch import MFACPruning
 from curvebench.methods.hessian_free_torch import HessianFree
 from curvebench.methods.hizoo_torch import HiZOO
 from curvebench.methods.kfac_torch import KFAC
@@ -60,6 +61,7 @@ __all__ = [
     "HiZOO",
     "LevenbergMarquardt",
     "MFACPruner",
+    "MFACPruning",
     "MeZO",
     "MeZOMomentum",
     "Muon",

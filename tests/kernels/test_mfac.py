@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from curvebench.errors import CurvebenchError, HyperparameterError
 from curvebench.kernels import mfac_static_torch, mfac_torch
 from curvebench.kernels import reference_mfac as reference
-from curvebench.kernels.mfac_static_torch import StaticInverse, obs_scores, obs_update
+from curvebench.kernels.mfac_static_torch import StaticInverse, obs_joint_update, obs_scores, obs_update
 from curvebench.kernels.mfac_torch import SlidingWindow
 from curvebench.kernels.precision_torch import full_precision
 
@@ -149,7 +149,7 @@ def test_float32_in_the_window_where_the_official_code_fails(m: int, d: int, dam
         patch.setattr(mfac_torch, "SMALL", 0)  # as a window of any size
         assert error(window(G, damping, torch.float32).direction(), exact) < 5e-4
     official = window(G, damping, torch.float32, "official")
-    assert error(official.direction(), exact) > 1e-2
+    assert error(official.direction(), exact) > (0.1 if shared == 0 else 1e-2)  # the specification's 0.73 and 0.17
     assert error(official.solve(official.gradients[-1]), exact) > 1e-2
 
 
@@ -339,6 +339,25 @@ def test_removing_one_weight_is_exact() -> None:
     assert error((moved - w)[others], best) < F64
     rise = (moved - w) @ F @ (moved - w) / 2
     assert float(obs_scores(torch.tensor(w), diagonal)[3]) == pytest.approx(rise, rel=F64)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_the_joint_removal_is_the_one_beside_the_authors_outputs(golden: Arrays, dtype: torch.dtype) -> None:
+    inverse = StaticInverse(torch.tensor(golden["G"], dtype=dtype), float(golden["damp"]))
+    w, drop = torch.tensor(golden["w"], dtype=dtype), torch.tensor(golden["obs_full_drop"])
+    expected = golden["obs_full_w_after_joint_exact"]
+    joint = obs_joint_update(inverse, w, drop)
+    assert error(joint, expected) < (F64 if dtype == torch.float64 else 1e-3)
+    assert (
+        error(reference.obs_joint_update(golden["dense_inverse"], golden["w"], golden["obs_full_drop"]), expected) < F64
+    )
+    F, w0 = reference.fisher(golden["G"], float(golden["damp"])), golden["w"]
+
+    def rise(x: np.ndarray) -> float:
+        return float((x - w0) @ F @ (x - w0) / 2)
+
+    assert rise(joint.double().numpy()) < rise(golden["obs_full_w_after"]), "the sum of single removals is no better"
+    assert torch.equal(obs_joint_update(inverse, w, drop[:0]), w)
 
 
 @given(st.integers(1, 8), st.integers(1, 30), st.integers(1, 35), st.floats(1e-3, 10), st.integers(0, 10**6))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import io
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,16 @@ def test_the_first_step_has_the_length_in_the_documentation() -> None:
     g = np.full((1, 4), 0.5)
     path = follow(np.zeros(4), g, [(4,)], lr=1.0, window=10, damping=1e-6)
     assert np.linalg.norm(path[1]) == pytest.approx(10 / np.linalg.norm(g), rel=1e-4)
+
+
+def test_the_constructors_words_are_fixed() -> None:
+    """What scripts rely on: the first argument by position, all others by name; later words only after these."""
+    parameters = list(inspect.signature(MFAC).parameters.values())
+    words = {"lr": 1e-3, "window": 1024, "damping": 1e-5, "momentum": 0.0, "weight_decay": 0.0, "formula": "in-span"}
+    assert [p.name for p in parameters[:7]] == ["params", *words]
+    assert all(p.kind is inspect.Parameter.KEYWORD_ONLY for p in parameters[1:])
+    assert {p.name: p.default for p in parameters[1:7]} == words
+    assert {p.name: p.default for p in parameters[7:]} == {"sparse": False, "maximize": False}
 
 
 # -- in somebody's own loop --------------------------------------------------------------------------------------------

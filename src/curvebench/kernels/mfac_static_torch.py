@@ -221,3 +221,19 @@ def obs_update(inverse: StaticInverse, weights: Tensor, diagonal: Tensor, drop: 
     out = inverse.ihvp(step).add_(weights)
     out[drop] = 0.0
     return out
+
+
+def obs_joint_update(inverse: StaticInverse, weights: Tensor, drop: Tensor) -> Tensor:
+    """The weights ``[d]`` after those at ``drop [k]`` are removed, where the quadratic model is least: for comparison.
+
+    ``w - F^-1 E (E' F^-1 E)^-1 E' w`` with ``E`` the columns of the identity at ``drop``; O(m k^2 + k^3).
+    """
+    if not len(drop):
+        return weights.clone()
+    rows, columns = torch.meshgrid(drop, drop, indexing="ij")
+    inner = inverse.elements(rows.flatten(), columns.flatten()).view(len(drop), len(drop)).double()
+    step = torch.zeros_like(weights)
+    step[drop] = -torch.linalg.solve(inner, weights[drop].double()).to(weights.dtype)
+    out = inverse.ihvp(step).add_(weights)
+    out[drop] = 0.0
+    return out

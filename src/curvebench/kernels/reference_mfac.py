@@ -141,3 +141,11 @@ def obs_update(inverse_: Array, w: Array, drop: Sequence[int] | npt.NDArray[np.i
         out = out - w[p] / inverse_[p, p] * inverse_[:, p]
     out[np.asarray(drop)] = 0.0
     return np.asarray(out)
+
+
+def obs_joint_update(inverse_: Array, w: Array, drop: Sequence[int] | npt.NDArray[np.int64]) -> Array:
+    """The minimiser of the quadratic model around ``w`` among the vectors that are zero at ``drop``."""
+    chosen = np.asarray(drop)
+    out = w - inverse_[:, chosen] @ np.linalg.solve(inverse_[np.ix_(chosen, chosen)], w[chosen])
+    out[chosen] = 0.0
+    return np.asarray(out)
