@@ -36,8 +36,8 @@ def model() -> nn.Module:
 def gradients() -> list[Arrays]:
     rng = np.random.default_rng(1)
     scales = rng.uniform(0.1, 3.0, 4)
-    return [[s * rng.standard_normal(tuple(p.shape)) for s, p in zip(scales, model().parameters(), strict=True)]
-            for _ in range(STEPS)]  # fmt: skip
+    mean = [s * rng.standard_normal(tuple(p.shape)) for s, p in zip(scales, model().parameters(), strict=True)]
+    return [[m + s * rng.standard_normal(m.shape) for s, m in zip(scales, mean, strict=True)] for _ in range(STEPS)]
 
 
 def start() -> Arrays:
@@ -180,6 +180,7 @@ def prodigy(lr: float, beta1: float, beta2: float, eps: float, d0: float, d_coef
             v[i] = beta2 * v[i] + (1 - beta2) * (d * g[i]) ** 2
             s[i] = math.sqrt(beta2) * s[i] + d / d0 * step * g[i]
         d = max(d, d_coef * r / sum(float(np.abs(x).sum()) for x in s))
+        assert d > d0 or t < 5, "the estimate grows"
         p = [(1 - step * weight_decay) * x - step * a / (np.sqrt(b) + d * eps) for x, a, b in zip(p, m, v, strict=True)]
         yield p
 
@@ -303,7 +304,7 @@ CASES: list[tuple[str, str, Rule, dict[str, Any], float]] = [
     ("lion", "torch", lion, {"lr": 0.05, "beta1": 0.7, "beta2": 0.8, "weight_decay": 0.3}, 1e-12),
     ("lamb", "torch", lamb, {"lr": 0.1, "beta1": 0.7, "beta2": 0.8, "eps": 1e-3, "weight_decay": 0.3}, 1e-12),
     ("adafactor", "torch", adafactor, {"lr": 0.5, "eps2": 1e-2, "clip": 1.2, "weight_decay": 0.1}, 1e-12),
-    ("prodigy", "torch", prodigy, {"lr": 0.8, "beta1": 0.7, "beta2": 0.8, "eps": 1e-3, "d0": 1e-2, "d_coef": 1.5,
+    ("prodigy", "torch", prodigy, {"lr": 0.8, "beta1": 0.7, "beta2": 0.8, "eps": 1e-3, "d0": 1e-2, "d_coef": 30.0,
                                    "weight_decay": 0.2}, 1e-12),
     ("schedule-free", "torch", schedule_free, {"lr": 0.05, "beta1": 0.7, "beta2": 0.8, "eps": 1e-3,
                                                "weight_decay": 0.3}, 1e-12),
@@ -340,3 +341,84 @@ def test_muon_leaves_everything_but_hidden_matrices_to_adamw_bit_for_bit() -> No
         adamw.step()
     for a, p in list(zip(seen, module.parameters(), strict=True))[1:]:
         assert np.array_equal(a, p.detach().numpy())
+
+
+def test_muons_frameworks_are_no_twins() -> None:
+    """How far the iteration in bfloat16, and optax's correction of the look-ahead, are from the plain rule."""
+    given = {**MUON, "momentum": 0.95, "weight_decay": 0.0, "ns_steps": 5}
+    plain, corrected = (list(muon(**given, corrected=c))[-1][0] for c in (False, True))
+    seen = list(torch_steps("muon", given))[-1][0]
+    moved = np.linalg.norm(plain - start()[0])
+    assert 1e-3 < np.linalg.norm(seen - plain) / moved < 2e-2
+    assert 1e-2 < np.linalg.norm(corrected - plain) / moved < 1e-1
+
+
+# -- why a class of ours: the libraries' own, which these tests watch --------------------------------------------------
+
+
+def path(make: Callable[[list[torch.Tensor]], Any], restart: int | None = None) -> list[np.ndarray]:
+    """All parameters after every step ``[steps, d]`` of an optimiser, begun again from its state once."""
+    module = model()
+    made, out = make(list(module.parameters())), []
+    for t, step in enumerate(gradients()):
+        if t == restart:
+            state = made.state_dict()
+            made = make(list(module.parameters()))
+            made.load_state_dict(state)
+        for p, g in zip(module.parameters(), step, strict=True):
+            p.grad = torch.tensor(g)
+        made.step()
+        out.append(np.concatenate([p.detach().numpy().reshape(-1) for p in module.parameters()]))
+    return out
+
+
+def flat(arrays: Arrays) -> np.ndarray:
+    return np.concatenate([a.reshape(-1) for a in arrays])
+
+
+def test_the_librarys_lamb_takes_a_first_step_ten_times_as_long() -> None:
+    import pytorch_optimizer
+
+    theirs = path(lambda p: pytorch_optimizer.Lamb(p, lr=0.01, betas=(0.9, 0.999), eps=1e-6, weight_decay=0.0))[0]
+    ours = flat(next(lamb(lr=0.01, beta1=0.9, beta2=0.999, eps=1e-6, weight_decay=0.0)))
+    assert np.linalg.norm(theirs - flat(start())) == pytest.approx(10 * np.linalg.norm(ours - flat(start())), rel=1e-4)
+
+
+def test_torchs_nadam_is_of_single_precision_and_forgets_bits_at_a_restart() -> None:
+    from curvebench.methods.nadam_torch import NAdam
+
+    def theirs(p: list[torch.Tensor]) -> Any:
+        return torch.optim.NAdam(p, lr=0.05, momentum_decay=1e6)
+
+    def ours(p: list[torch.Tensor]) -> Any:
+        return NAdam(p, lr=0.05)
+
+    first = flat(next(nadam(lr=0.05, beta1=0.9, beta2=0.999, eps=1e-8)))
+    assert 1e-8 < np.abs(path(theirs)[0] - first).max() < 1e-6
+    assert np.abs(path(ours)[0] - first).max() < 1e-15
+    assert not np.array_equal(path(theirs, restart=5)[-1], path(theirs)[-1])
+    assert np.array_equal(path(ours, restart=5)[-1], path(ours)[-1])
+
+
+def test_the_librarys_prodigy_sums_in_single_precision() -> None:
+    import pytorch_optimizer
+
+    wanted = [flat(list(p)) for p in prodigy(lr=1.0, beta1=0.9, beta2=0.999, eps=1e-8, d0=1e-2, d_coef=30.0,
+                                             weight_decay=0.0)]  # fmt: skip
+    theirs = path(lambda p: pytorch_optimizer.Prodigy(p, d0=1e-2, d_coef=30.0, bias_correction=True))
+    assert 1e-10 < np.abs(theirs[-1] - wanted[-1]).max() < 1e-4
+
+
+@pytest.mark.parametrize("use_svd", [True, False])
+def test_shampoos_newton_iteration_draws_from_the_global_generator(use_svd: bool) -> None:
+    import pytorch_optimizer
+
+    module, step = model(), gradients()[0]
+    optimizer = pytorch_optimizer.ScalableShampoo(
+        module.parameters(), preconditioning_compute_steps=1, shape_interpretation=False, use_svd=use_svd
+    )
+    for p, g in zip(module.parameters(), step, strict=True):
+        p.grad = torch.tensor(g)
+    before = torch.get_rng_state()
+    optimizer.step()
+    assert torch.equal(torch.get_rng_state(), before) == use_svd
