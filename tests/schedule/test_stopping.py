@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from curvebench.report import tables
 from curvebench.store import Store
 
 HERE = Path(__file__).parent
@@ -163,6 +164,16 @@ def check_series(records: Path, runs: int, kills: int, chance: random.Random) ->
     assert Counter(r.spec.seed_block for r in found) == dict.fromkeys(range(runs), 1)
     assert {r.attempt for r in found} == {1}
     assert len(marks(records)) <= runs + kills, "a run that was stored was run again"
+    undisturbed = records.with_name("undisturbed")
+    finish(start(undisturbed, "marked", runs))
+    assert printed(records) == printed(undisturbed)
+
+
+def printed(records: Path) -> list[tuple[object, ...]]:
+    """The cells of the study's table that are neither time nor memory."""
+    (one,) = tables(Store(records).read())
+    shown = [c for c in one.columns if c not in ("seconds", "step_ms", "memory_mib")]
+    return [(row.row.label, row.reached, row.statuses, *(row.estimates[c] for c in shown)) for row in one.rows]
 
 
 def test_a_study_killed_again_and_again_completes_with_every_run_once(tmp_path: Path) -> None:
