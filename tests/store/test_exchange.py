@@ -149,6 +149,8 @@ def test_benchopt_s_columns(tmp_path: Path) -> None:
     table = pd.read_parquet(folder / "outputs" / "curvebench.parquet")
     needed = {"objective_name", "solver_name", "dataset_name", "idx_rep", "stop_val", "time", "objective_value"}
     assert needed <= set(table)
+    assert "data_name" not in table, "benchopt renames that to dataset_name, which would then be there twice"
+    assert {"platform", "platform-release", "platform-architecture", "version-numpy"} <= set(table)
     assert table["solver_name"].nunique() == 16
     assert sorted(table["idx_rep"].unique()) == [0, 1]
     one = table[(table["solver_name"] == "Adam[torch]") & (table["idx_rep"] == 0)]
