@@ -36,11 +36,12 @@ def legend_of(found: Figure) -> list[str]:
     return [t.get_text() for t in found.legends[0].get_texts() if t.get_text()]
 
 
-def test_two_panels_share_the_metric() -> None:
+def test_the_panels_share_the_metric() -> None:
     found = drawn([*seeds(), *[make("adam", "jax", s) for s in range(3)], *seeds("sgd")])
-    left, right = found.axes
+    left, middle, right = found.axes
     assert left.get_xlabel() == "seconds (on the clock)"
-    assert right.get_xlabel() == "oracle calls"
+    assert middle.get_xlabel() == "oracle calls"
+    assert right.get_xlabel() == "gradient-equivalents"
     assert left.get_ylabel() == "f(x) - f*  (lower is better)"
     assert left.get_yscale() == "log"
     assert legend_of(found) == ["Adam", "SGD", "torch", "jax", "target 0.001", "range over seeds"]
@@ -49,14 +50,19 @@ def test_two_panels_share_the_metric() -> None:
 
 
 def test_a_score_has_a_linear_axis_that_points_up() -> None:
-    left, _ = drawn(seeds(direction="max", target=0.9)).axes
+    left, *_ = drawn(seeds(direction="max", target=0.9)).axes
     assert left.get_yscale() == "linear"
     assert left.get_ylabel() == "validation accuracy  (higher is better)"
 
 
 def test_times_that_cannot_be_compared_are_not_an_axis() -> None:
     found = drawn([*seeds(), make("sgd", keys__machine="ef" * 32)])
-    assert [axes.get_xlabel() for axes in found.axes] == ["optimiser steps", "oracle calls"]
+    assert [axes.get_xlabel() for axes in found.axes] == ["optimiser steps", "oracle calls", "gradient-equivalents"]
+
+
+def test_records_without_counted_work_have_two_panels() -> None:
+    found = drawn([make(seed=s, work=None) for s in range(3)])
+    assert [axes.get_xlabel() for axes in found.axes] == ["seconds (on the clock)", "oracle calls"]
 
 
 def test_seconds_that_span_decades_are_logarithmic() -> None:

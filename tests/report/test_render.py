@@ -71,14 +71,14 @@ def test_blank_columns_are_blank_not_dashes() -> None:
     (table,) = tables(runs)
     line = next(x for x in render(table, "markdown").splitlines() if x.startswith("| Adam"))
     cells = [c.strip() for c in line.strip("|").split("|")]
-    assert (cells[4], cells[7]) == ("", "")
+    assert (cells[4], cells[8]) == ("", "")
     assert cells[5] == "10 ± 0"
 
 
 def test_pipes_in_titles_do_not_break_markdown() -> None:
     (table,) = tables([make(title__method="A|B")])
     line = next(x for x in render(table, "markdown").splitlines() if "A\\|B" in x)
-    assert len(re.findall(r"(?<!\\)\|", line)) == 11
+    assert len(re.findall(r"(?<!\\)\|", line)) == 12
 
 
 class Terminal(io.StringIO):

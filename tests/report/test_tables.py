@@ -278,3 +278,11 @@ def test_notes_name_machine_threads_date_and_command() -> None:
 def test_the_order_of_records_does_not_matter() -> None:
     runs = quick_study()
     assert [t.to_json() for t in tables(runs)] == [t.to_json() for t in tables(runs[::-1])]
+
+
+def test_doubtful_times_and_unknown_operations_are_said() -> None:
+    others = "other processes used 31% of its cores"
+    runs = [make(seed=s, provenance__busy=others if s else None, work__unknown=["fancy"]) for s in range(3)]
+    (table,) = tables(runs)
+    assert "Times are doubtful in 2 runs of 3: other processes used more than a tenth of its cores." in table.notes
+    assert "Gradient-equivalents enter fancy as one flop per element: no formula is known." in table.notes

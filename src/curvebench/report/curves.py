@@ -36,7 +36,12 @@ DECADES = 8.0
 
 TARGET: dict[str, Any] = {"color": "0.25", "linestyle": (0, (1.0, 1.5)), "linewidth": 1.2}
 
-LABELS = {"seconds": "seconds (on the clock)", "oracle_calls": "oracle calls", "step": "optimiser steps"}
+LABELS = {
+    "seconds": "seconds (on the clock)",
+    "oracle_calls": "oracle calls",
+    "gradient_equivalents": "gradient-equivalents",
+    "step": "optimiser steps",
+}
 
 
 Curve: TypeAlias = tuple[FloatArray, FloatArray]
@@ -74,16 +79,18 @@ def figure(group: Group, looks: Mapping[str, Look]) -> Figure | None:
 
     first = "step" if why_blank(group) else "seconds"
     floor = resolution(group) if spans_decades(group) else None
-    panels = {axis: list(lines(group.rows, axis, floor)) for axis in (first, "oracle_calls")}
+    counted = any(record.work is not None for record in group.records)
+    axes_shown = (first, "oracle_calls", *(["gradient_equivalents"] if counted else []))
+    panels = {axis: list(lines(group.rows, axis, floor)) for axis in axes_shown}
     if not any(panels.values()):
         return None
     with rc_context(), sns.axes_style("whitegrid"), rc_context(RC):
         methods = len({line.row.method for line in panels["oracle_calls"]})
-        out = Figure(figsize=(10.5, max(3.9, 1.6 + 0.2 * methods)), layout="constrained")
-        left, right = out.subplots(1, 2, sharey=True)
-        for axes, (axis, drawn) in zip((left, right), panels.items(), strict=True):
+        out = Figure(figsize=(1.5 + 4.5 * len(panels), max(3.9, 1.6 + 0.2 * methods)), layout="constrained")
+        places = out.subplots(1, len(panels), sharey=True)
+        for axes, (axis, drawn) in zip(places, panels.items(), strict=True):
             panel(axes, drawn, axis, group, looks)
-        left.set_ylabel(label(group))
+        places[0].set_ylabel(label(group))
         sns.despine(fig=out)
         out.suptitle(group.newest.title.task, x=0.01, ha="left", fontsize=11, fontweight="bold")
         legend(out, group.rows, [line.row for drawn in panels.values() for line in drawn], looks)

@@ -184,11 +184,26 @@ def where(group: Group, blank: str | None) -> Iterable[str]:
     concurrent = sorted({r.provenance.concurrent for r in measured})
     alone = "one run at a time" if concurrent == [1] else f"{listed(concurrent)} runs at a time"
     yield f"Machine: {what}; device {device}, {group.setting[3]}, {listed(threads) or '?'} threads, {alone}."
+    busy = [r for r in measured if r.provenance.busy]
+    if busy and not blank:
+        why = Counter(map(_busy, busy)).most_common(1)[0][0]
+        yield f"Times are doubtful in {runs(len(busy))} of {len(measured)}: {why}."
+    unknown = sorted({name for r in measured if r.work is not None for name in r.work.unknown})
+    if unknown:
+        yield f"Gradient-equivalents enter {listed(unknown)} as one flop per element: no formula is known."
     how = Counter(r.memory.how for r in measured if r.memory.how and r.memory.peak_bytes is not None)
     if how:
         yield f"Peak memory: {'; '.join(sorted(h.rstrip('.') for h in how))}."
     if one_sided := sorted({r.title.method for r in group.records if not r.title.twin}):
         yield f"Not the same algorithm in torch and jax, so two methods each: {', '.join(one_sided)}."
+
+
+def _busy(record: Record) -> str:
+    """Why a run's times are doubtful, without its own figure, so that runs can be counted together."""
+    words = record.provenance.busy or ""
+    parts = ("other processes used more than a tenth of its cores" if "other processes" in words else "",
+             "the host withheld more than a twentieth of its cores" if "withheld" in words else "")  # fmt: skip
+    return " and ".join(p for p in parts if p) or words
 
 
 def versions(group: Group) -> Iterable[str]:

@@ -115,7 +115,8 @@ def table(group: Group, pools: Pools | None = None) -> TaskTable:
     floor = resolution(group)
     geometric = spans_decades(group)
     columns = ["final", *(["test"] if any(r.final.test is not None for r in group.records) else [])]
-    columns += ["seconds", "step", "oracle_calls", "step_ms", "memory_mib"]
+    counted = ["gradient_equivalents"] if any(r.work is not None for r in group.records) else []
+    columns += ["seconds", "step", "oracle_calls", *counted, "step_ms", "memory_mib"]
     estimates = []
     for row in group.rows:
         cells: dict[str, Estimate | None] = {
@@ -124,6 +125,7 @@ def table(group: Group, pools: Pools | None = None) -> TaskTable:
             "seconds": crossing(row, "seconds"),
             "step": crossing(row, "step"),
             "oracle_calls": crossing(row, "oracle_calls"),
+            "gradient_equivalents": crossing(row, "gradient_equivalents"),
             "step_ms": over(row, lambda r: scaled(r.seconds.step.median if r.seconds.step else None, 1e3)),
             "memory_mib": over(row, lambda r: scaled(r.memory.peak_bytes, 1.0 / MIB)),
         }
@@ -143,6 +145,7 @@ def table(group: Group, pools: Pools | None = None) -> TaskTable:
         "seconds": "seconds to target",
         "step": "steps to target",
         "oracle_calls": "oracle calls to target",
+        "gradient_equivalents": "gradient-equivalents to target",
         "step_ms": "ms per step",
         "memory_mib": "peak MiB",
     }
@@ -276,7 +279,7 @@ def flat(row: TableRow, table: TaskTable) -> dict[str, Any]:
         out[f"{column}_low"] = math.nan if e.low is None else e.low
         out[f"{column}_high"] = math.nan if e.high is None else e.high
         out[f"{column}_n"] = e.n
-        if column in ("seconds", "step", "oracle_calls"):
+        if column in ("seconds", "step", "oracle_calls", "gradient_equivalents"):
             out[f"{column}_misses"] = e.censored
     out["status"] = " ".join(f"{name}:{count}" for name, count in row.statuses.items())
     return out
