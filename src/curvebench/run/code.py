@@ -19,7 +19,8 @@ from pathlib import Path
 import curvebench
 from curvebench import cards
 from curvebench.cards import MethodCard
-from curvebench.errors import UnknownNameError
+from curvebench.data import weights
+from curvebench.errors import DataError, UnknownNameError
 from curvebench.spec import RunSpec, digest
 
 _PACKAGE = Path(curvebench.__file__).parent
@@ -41,7 +42,15 @@ def code_key(spec: RunSpec) -> str:
         f"curvebench.methods.adapter_{spec.framework}",
         place,
     )
-    return _key(entries, place, spec.framework)
+    return _key(entries, place, spec.framework, _pretrained(cards.task(spec.task).options.get("weights")))
+
+
+def _pretrained(model: object) -> str:
+    """What the task's pre-trained weights are; what may not be read says so when the run starts."""
+    try:
+        return "" if model is None else weights.identity(str(model))
+    except DataError:
+        return "refused"
 
 
 def _target(reference: str, framework: str) -> str:
@@ -62,11 +71,12 @@ def _target(reference: str, framework: str) -> str:
 
 
 @lru_cache(maxsize=1024)
-def _key(entries: tuple[str, ...], place: str, framework: str) -> str:
+def _key(entries: tuple[str, ...], place: str, framework: str, pretrained: str) -> str:
     sources = {name: _hash(_path(name)) for name in sorted(_reachable(entries))}
     if not place.startswith("curvebench."):
         sources[place] = _hash(_foreign(place))
-    return digest({"sources": sources, "versions": _versions(place, framework)})
+    content: dict[str, object] = {"sources": sources, "versions": _versions(place, framework)}
+    return digest({**content, "weights": pretrained} if pretrained else content)
 
 
 def _reachable(entries: tuple[str, ...]) -> set[str]:

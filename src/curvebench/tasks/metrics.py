@@ -48,12 +48,25 @@ def _matthews(both: float, found: float, true: float) -> float:
 
 
 def _moments(outputs: Any, targets: Any) -> tuple[Any, ...]:
+    if hasattr(outputs, "double"):  # torch: differences of squares, in float32 blind to a spread of 1e-3
+        outputs, targets = outputs.double(), targets.double()
     return outputs, targets, outputs**2, targets**2, outputs * targets
 
 
 def _pearson(o: float, y: float, oo: float, yy: float, oy: float) -> float:
     spread = (oo - o * o) * (yy - y * y)
     return (oy - o * y) / math.sqrt(spread) if spread > 0 else 0.0
+
+
+def _label_loss(outputs: Any, targets: Any) -> tuple[Any]:
+    """``-log softmax(o)_y`` averaged over each sample's positions."""
+    if hasattr(outputs, "log_softmax"):
+        chosen = outputs.log_softmax(-1).gather(-1, targets[..., None])
+    else:
+        import jax
+
+        chosen = jax.numpy.take_along_axis(jax.nn.log_softmax(outputs), targets[..., None], axis=-1)
+    return (-chosen.reshape(len(outputs), -1).mean(-1),)
 
 
 def _divergence(outputs: Any, targets: Any) -> tuple[Any]:
@@ -78,6 +91,8 @@ METRICS: dict[str, Metric] = {
     "matthews": Metric(_positives, _matthews),
     # the correlation of outputs and scores; 0 where one of them is constant (STS-B)
     "pearson": Metric(_moments, _pearson),
+    # mean cross-entropy over all labels, one or several a sample
+    "token-loss": Metric(_label_loss, _same),
     # mean cross-entropy against the exact distributions of the targets, minus their mean entropy: never below 0
     "excess": Metric(_divergence, _same),
     # ||o - y|| / ||y|| over the whole split
