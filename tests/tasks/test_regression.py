@@ -92,7 +92,12 @@ def test_the_start_follows_from_the_seed_block_and_the_data_do_not(name: str) ->
     options = SMALL.get(name, {})
     first, again, other = (problem(name, block, **options) for block in (0, 0, 1))
     assert all(np.array_equal(first.parameters[n], again.parameters[n]) for n in first.parameters)
-    if name not in ("least-squares-ill", "least-squares-mild", "softmax-digits"):  # these start from the origin
+    if name not in (
+        "least-squares-ill",
+        "least-squares-mild",
+        "softmax-digits",
+        "softmax-wine",
+    ):  # these start from the origin
         assert any(not np.array_equal(first.parameters[n], other.parameters[n]) for n in first.parameters)
     assert np.array_equal(first.train.inputs, other.train.inputs)
 
@@ -157,6 +162,46 @@ def test_softmax_has_the_minimum_on_its_card_and_one_curvature_matrix() -> None:
     truth = softmax.fisher(x[:50], p) @ v["0.weight"].reshape(-1) + 1e-3 * v["0.weight"].reshape(-1)
     for query in (tiny.Query.HVP, tiny.Query.GGNVP):
         assert np.linalg.norm(ask(query, {"0.weight": w}, v) - truth) < 1e-12
+
+
+def test_the_wine_minimum_is_on_its_card() -> None:
+    card = cards.task("softmax-wine")
+    _, value, norm = softmax.minimise(*softmax.table("wine"), 1e-3)
+    assert norm < 1e-14
+    assert card.optimum is not None
+    assert abs(value - card.optimum.value) < 1e-14
+
+
+def test_the_bilevel_minimum_is_the_specifications() -> None:
+    from scipy.optimize import minimize_scalar
+
+    from curvebench.tasks import bilevel_ridge
+
+    best = minimize_scalar(bilevel_ridge.value, bounds=(-4, 0), method="bounded", options={"xatol": 1e-9})
+    assert best.x == pytest.approx(-2.068773, abs=1e-4)
+    assert best.fun == pytest.approx(0.24309788, abs=5e-9)
+    card = cards.task("bilevel-ridge")
+    assert card.optimum is not None
+    assert abs(best.fun - card.optimum.value) < 1e-12
+    assert min(bilevel_ridge.value(at) for at in np.linspace(-12, 6, 40)) >= card.optimum.value
+    found = problem("bilevel-ridge")
+    at = {"log_regulariser": np.array([-1.0])}
+    assert derivatives.Asker(found)(tiny.Query.LOSS, at)[0] == pytest.approx(bilevel_ridge.value(-1.0), rel=1e-12)
+
+
+def test_the_mixtures_score_is_the_gradient_of_its_log_density() -> None:
+    from curvebench.tasks import score_matching
+
+    means, x, h = score_matching.centres(5), np.random.default_rng(0).standard_normal((6, 2)), 1e-5
+
+    def log_density(at: np.ndarray) -> np.ndarray:
+        return np.log(np.exp(-np.sum((at[:, None] - means) ** 2, axis=2) / (2 * 0.35)).sum(axis=1))
+
+    slopes = [(log_density(x + h * e) - log_density(x - h * e)) / (2 * h) for e in np.eye(2)]
+    assert np.allclose(np.stack(slopes, axis=1), score_matching.score(x, means, 0.5), atol=1e-8)
+    train = problem("score-matching").train
+    noise = -0.5 * train.targets
+    assert noise.std() == pytest.approx(1.0, abs=0.05)
 
 
 def test_the_origin_minimises_log_sum_exp() -> None:

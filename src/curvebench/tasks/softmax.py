@@ -16,6 +16,8 @@ import numpy.typing as npt
 
 from curvebench.cards import TaskCard, TaskScale
 from curvebench.data.digits import load_digits
+from curvebench.data.scikit_tables import load_wine
+from curvebench.tasks.logistic import standardise
 from curvebench.tasks.problem import Problem, Split, batch_size, generator
 
 if TYPE_CHECKING:
@@ -49,15 +51,18 @@ def problem(card: TaskCard, scale: TaskScale, seed_block: int) -> Problem:
 
 
 def table(dataset: str) -> tuple[Array, npt.NDArray[np.int64]]:
-    """Features with a last column of ones, and classes; digits are scaled to [0, 1].
+    """Features with a last column of ones, and classes: digits scaled to [0, 1], wine standardised.
 
     Raises:
-        ValueError: no such table here.
+        ValueError: neither ``digits`` nor ``wine``.
     """
     if dataset == "digits":
         digits = load_digits()
         return np.concatenate([digits.images / 16.0, np.ones((len(digits.images), 1))], axis=1), digits.labels
-    raise ValueError(f"softmax: dataset = {dataset!r}: must be 'digits'")
+    if dataset == "wine":
+        wine = load_wine()
+        return standardise(wine.features), wine.targets
+    raise ValueError(f"softmax: dataset = {dataset!r}: must be 'digits' or 'wine'")
 
 
 def minimise(x: Array, y: npt.NDArray[np.int64], l2: float) -> tuple[Array, float, float]:
