@@ -159,7 +159,7 @@ class Boom(torch.optim.SGD):
         (("bench", "tiny.toml", "--jobs", "0"), "--jobs 0: must be at least 1"),
         (("bench", "tiny.toml", "--device", "tpu"), "--device tpu: must be cpu, cuda or cuda:<number>"),
         (("bench", "tiny.toml", "--timeout", "0"), "--timeout"),
-        (("run", "least-square", "sgd"), "unknown task 'least-square': did you mean 'least-squares'?"),
+        (("run", "least-square", "sgd"), "unknown task 'least-square': did you mean 'least-squares'"),
         (("run", "least-squares", "sdg"), "did you mean 'sgd'"),
         (("run", "least-squares", "sgd", "--set", "lrr=1"), "sgd: lrr: unknown hyperparameter: did you mean 'lr'?"),
         (("run", "least-squares", "sgd", "--set", "lr=-1"), "sgd: lr = -1"),
