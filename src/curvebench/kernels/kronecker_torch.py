@@ -105,27 +105,45 @@ def output_rows(g: Tensor, geo: Geometry | None) -> Tensor:
 # -- factors -----------------------------------------------------------------------------------------------------------
 
 
+PANEL = 64
+"""Least number of columns of a panel of :func:`gram`: narrower ones starve the GEMM."""
+
+
+def gram(rows: Tensor) -> Tensor:
+    """``X'X [n, n]`` of ``rows [N, n]``; of wide ones on the CPU one half is copied, not computed."""
+    n = rows.shape[1]
+    if n < 4 * PANEL or rows.device.type != "cpu":
+        return rows.T @ rows
+    out = rows.new_empty(n, n)
+    width = max(PANEL, n // 8)
+    for start in range(0, n, width):
+        stop = min(start + width, n)
+        torch.mm(rows[:, start:stop].T, rows[:, start:], out=out[start:stop, start:])
+        out[stop:, start:stop] = out[start:stop, stop:].T
+    return out
+
+
 def input_gram(x: Tensor, geo: Geometry | None, bias: bool) -> tuple[Tensor, int, int]:
     """``sum_nt a a' [i, i]``, the number of samples ``N`` and of positions ``T``."""
     if geo is None:
         a = input_rows(x, None, False)
         flat = a.reshape(-1, a.shape[-1])
-        gram = flat.T @ flat
-        return _with_bias(gram, flat.sum(0), len(flat)) if bias else gram, a.shape[0], a.shape[1]
+        total = gram(flat)
+        return _with_bias(total, flat.sum(0), len(flat)) if bias else total, a.shape[0], a.shape[1]
     x = batched(x, geo)
     if geo.same3:
-        gram, total = shifted_gram(x)
+        outer, total = shifted_gram(x)
         positions = x.shape[2] * x.shape[3]
     else:
-        gram, total, positions = _patch_gram(padded(x, geo), geo)
+        outer, total, positions = _patch_gram(padded(x, geo), geo)
     n = x.shape[0]
-    return _with_bias(gram, total, n * positions) if bias else gram, n, positions
+    return _with_bias(outer, total, n * positions) if bias else outer, n, positions
 
 
 def output_gram(g: Tensor, geo: Geometry | None) -> Tensor:
     """``sum_nt g g' [o, o]``."""
     flat = batched(g, geo).transpose(0, 1).flatten(1).T if geo is not None else g.reshape(-1, g.shape[-1])
-    return flat.T @ flat
+    return gram(flat)
 
 
 def _with_bias(gram: Tensor, total: Tensor, count: int) -> Tensor:
@@ -144,12 +162,12 @@ def _patch_gram(x: Tensor, geo: Geometry) -> tuple[Tensor, Tensor, int]:
     kernel, stride, dilation = geo.kernel, geo.stride, geo.dilation
     height, width = ((x.shape[2 + k] - dilation[k] * (kernel[k] - 1) - 1) // stride[k] + 1 for k in (0, 1))
     size = x.shape[1] * kernel[0] * kernel[1]
-    gram, total = x.new_zeros(size, size), x.new_zeros(size)
+    outer, total = x.new_zeros(size, size), x.new_zeros(size)
     for part in torch.split(x, max(1, CHUNK // (size * height * width))):
         rows = F.unfold(part, kernel, dilation, 0, stride).transpose(0, 1).flatten(1)
-        gram.addmm_(rows, rows.T)
+        outer.addmm_(rows, rows.T)
         total += rows.sum(1)
-    return gram, total, height * width
+    return outer, total, height * width
 
 
 def shifted_gram(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -234,7 +252,20 @@ def damped_inverse(X: Tensor, damping: float | Tensor) -> Tensor:
 
 def solve_eigen(W: Tensor, QA: Tensor, QG: Tensor, scale: Tensor, damping: float) -> Tensor:
     """``QG [(QG' W QA) / (scale + damping)] QA'``; ``scale [o, i]`` is ``dG dA'`` (K-FAC) or ``S`` (EKFAC)."""
-    return QG @ ((QG.T @ W @ QA) / (scale + damping)) @ QA.T
+    inner = _product(_product(QG.T, W), QA) / (scale + damping)
+    return _product(_product(QG, inner), QA.T)
+
+
+def _product(left: Tensor, right: Tensor) -> Tensor:
+    """``left @ right``; wide results have rows of a multiple of 64 bytes, which MKL fills up to half as fast again.
+
+    A bias makes a layer's matrices one column wider than its input, so that every row would begin off a boundary.
+    """
+    n = right.shape[1]
+    if n < 512 or left.device.type != "cpu" or n % 16 == 0:
+        return left @ right
+    out = left.new_empty(left.shape[0], (n + 15) // 16 * 16)[:, :n]
+    return torch.mm(left, right, out=out)
 
 
 def second_moments(a: Tensor, g: Tensor, QA: Tensor, QG: Tensor) -> Tensor:

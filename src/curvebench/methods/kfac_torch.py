@@ -105,7 +105,8 @@ class KFAC(LayerPreconditioner):
         return self.steps % self.factor_every == 0 or not self.layer_state
 
     def _update(self, statistics: Mapping[str, LayerPasses]) -> bool:
-        fresh = {layer.name: self._averaged(layer, self._factors(layer, statistics[layer.name]))
+        grams: dict[Any, tuple[Tensor, int, int]] = {}  # of inputs that several layers share, such as an attention's
+        fresh = {layer.name: self._averaged(layer, self._factors(layer, statistics[layer.name], grams))
                  for layer in self.layers if layer.name in statistics}  # fmt: skip
         if fresh and not _finite([X for entry in fresh.values() for X in (entry["A"], entry["G"])]):
             return False
@@ -121,20 +122,27 @@ class KFAC(LayerPreconditioner):
         self.layer_state = state
         return True
 
-    def _factors(self, layer: Layer, passes: LayerPasses) -> tuple[Tensor, Tensor]:
-        """This step's ``A`` and ``G``."""
+    def _factors(
+        self, layer: Layer, passes: LayerPasses, known: dict[Any, tuple[Tensor, int, int]]
+    ) -> tuple[Tensor, Tensor]:
+        """This step's ``A`` and ``G``; Gram matrices of inputs are looked up in, and added to, the ``known`` ones."""
         bias, geo = layer.bias is not None, layer.geometry
         dtype = _at_least_float32(layer.weight.dtype)
-        grams = [K.input_gram(x.to(dtype), geo, bias) for x in passes.inputs]
+        grams = []
+        for x in passes.inputs:
+            key = (x.data_ptr(), x.shape, x.stride(), geo, bias)  # all inputs are alive, so an address is one tensor
+            if key not in known:
+                known[key] = K.input_gram(x.to(dtype), geo, bias)
+            grams.append(known[key])
         rows = sum(n * t for _, n, t in grams)
         to_term, terms = self._terms(passes, [n for _, n, _ in grams], rows)
         outer = [K.output_gram(g.to(dtype), geo) for column in passes.columns for g in column]
         if self.convention == "ggn":
-            A = torch.stack([gram for gram, _, _ in grams]).sum(0) / rows
-            return A, torch.stack(outer).sum(0) * (to_term**2 / terms)
+            A = _total([gram for gram, _, _ in grams]) / rows
+            return A, _total(outer) * (to_term**2 / terms)
         share = [n * t * (t * t if geo is not None else 1) * len(grams) for _, n, t in grams]
-        A = torch.stack([gram / s for (gram, _, _), s in zip(grams, share, strict=True)]).sum(0)
-        G = torch.stack([gram / share[k % len(share)] for k, gram in enumerate(outer)]).sum(0)
+        A = _total([gram / s for (gram, _, _), s in zip(grams, share, strict=True)])
+        G = _total([gram / share[k % len(share)] for k, gram in enumerate(outer)])
         return A, G * (to_term / terms) ** 2
 
     def _terms(self, passes: LayerPasses, samples: Sequence[int], rows: int) -> tuple[float, float]:
@@ -195,6 +203,10 @@ class KFAC(LayerPreconditioner):
 
 def _at_least_float32(dtype: torch.dtype) -> torch.dtype:
     return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
+
+
+def _total(terms: Sequence[Tensor]) -> Tensor:
+    return terms[0] if len(terms) == 1 else torch.stack(list(terms)).sum(0)
 
 
 def _identity(X: Tensor) -> Tensor:
