@@ -24,7 +24,8 @@ def record(spec: Any, metric: float | None, status: Status = Status.BUDGET) -> A
     """What the procedure reads of a record."""
     return SimpleNamespace(
         spec=spec, status=status, final=SimpleNamespace(metric=metric), keys=SimpleNamespace(run=spec.id),
-        seconds=SimpleNamespace(total=1.0), consumed=SimpleNamespace(oracle_calls=10),
+        seconds=SimpleNamespace(total=1.0), crossing=None,
+        consumed=SimpleNamespace(oracle_calls=10, step=5, gradient_equivalents=5.0),
     )  # fmt: skip
 
 
@@ -83,6 +84,23 @@ def test_what_cannot_give_a_target_is_refused() -> None:
     ended = [record(r, None, Status.DIVERGED) for r in targets.held_out(plan, best)]
     with pytest.raises(CurvebenchError, match="adam ended on 0 of 3 held-out seeds of rosenbrock: no target"):
         targets.conclude(plan, best, ended, [])
+
+
+@pytest.mark.parametrize("scale", ["quick", "standard"])
+def test_a_target_is_put_on_the_card_with_the_file_it_came_from(tmp_path: Path, scale: str) -> None:
+    card = tmp_path / "quadratic-aligned.toml"
+    card.write_text(cards.path_of("tasks", "quadratic-aligned").read_text())
+    before = cards.load_file("tasks", card)
+    for target in (0.123, 0.5):  # the second time replaces the comment too
+        targets.state(card, {"scale": scale, "target": target}, Path(f"quadratic-aligned-{scale}.json"))
+    after = cards.load_file("tasks", card)
+    assert after.at(scale).target == 0.5  # type: ignore[attr-defined]
+    other = {"quick": "standard", "standard": "quick"}[scale]
+    assert after.at(other) == before.at(other)  # type: ignore[attr-defined]
+    assert card.read_text().count(f"# target: results/targets/quadratic-aligned-{scale}.json") == 1
+    card.write_text(card.read_text().replace("target = 0.5", ""))
+    with pytest.raises(CurvebenchError, match=rf"no line 'target = ...' under \[scales.{scale}\]"):
+        targets.state(card, {"scale": scale, "target": 1.0}, Path("x.json"))
 
 
 def test_the_verb_runs_trials_and_held_out_runs_and_writes_the_target(

@@ -14,11 +14,11 @@ TARGETS = Path("results") / "targets"
     epilog="""\b
 Examples:
   curvebench targets rosenbrock
-  curvebench targets softmax-digits --scale quick --trials 8 --seeds 5
+  curvebench targets softmax-digits --scale quick --trials 8 --seeds 5 --on-card
 
 \b
 Tuned first-order baselines under an equal number of trials; the winner again on held-out seeds; the target is the
-median of its final metric. All runs are records, results/targets/TASK-SCALE.json names them. The card is not edited.
+median of its final metric. All runs are records, results/targets/TASK-SCALE.json names them.
 """
 )
 @click.argument("tasks", nargs=-1, required=True, metavar="TASK...")
@@ -27,15 +27,16 @@ median of its final metric. All runs are records, results/targets/TASK-SCALE.jso
 @click.option("--seeds", default=5, show_default=True, metavar="N", help="Held-out runs of the winner.")
 @click.option("--baseline", "baselines", multiple=True, metavar="NAME", help="Instead of momentum, nesterov, adam.")
 @click.option("--jobs", default=1, show_default=True, metavar="N", help="Runs at a time, each with its own cores.")
+@click.option("--on-card", is_flag=True, help="Put the target on the task's card, with the file it came from.")
 @click.option("--records", default=RUNS, show_default=True, type=click.Path(path_type=Path), help="The runs' records.")
 @click.option("--out", default=TARGETS, show_default=True, type=click.Path(path_type=Path), help="The results.")
 def targets(
-    tasks: tuple[str, ...], scale: str, trials: int, seeds: int, baselines: tuple[str, ...], jobs: int, records: Path,
-    out: Path,
+    tasks: tuple[str, ...], scale: str, trials: int, seeds: int, baselines: tuple[str, ...], jobs: int, on_card: bool,
+    records: Path, out: Path,
 ) -> None:  # fmt: skip
     """Set the target of each TASK from tuned first-order baselines."""
     from curvebench.cli.bench import carry_out
-    from curvebench.procedures.targets import BASELINES, conclude, held_out, plan, winner, write
+    from curvebench.procedures.targets import BASELINES, conclude, held_out, plan, state, winner, write
     from curvebench.schedule import Options, jobs_of
     from curvebench.spec import RunSpec
     from curvebench.store import Record, Store
@@ -55,6 +56,9 @@ def targets(
         content = conclude(todo, best, run(held_out(todo, best)), seen)
         path = write(out, content)
         here = todo.task.at(scale).target
+        if on_card:
+            assert todo.task.path is not None
+            state(todo.task.path, content, path)
         click.echo(
             f"{task:<26} {todo.task.metric.name} {content['target']:g} (card: {here:g}), {best['method']}, "
             f"{len(seen)} trials, {seeds} held-out runs: {path}"

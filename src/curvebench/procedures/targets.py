@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -153,6 +154,23 @@ def rounded(value: float, direction: str) -> float:
     whole = round(scaled) if math.isclose(scaled, round(scaled), rel_tol=1e-9) else None
     towards = math.ceil(scaled) if direction == "min" else math.floor(scaled)
     return float(f"{(towards if whole is None else whole) / 10.0**digits:.6g}")
+
+
+def state(card: Path, content: Json, file: Path) -> None:
+    """Put the target on a task's card, with a comment that names the file it came from.
+
+    Raises:
+        CurvebenchError: the card has no line ``target = ...`` in the scale's table.
+        StoreError: the card cannot be written.
+    """
+    text = card.read_text(encoding="utf-8")
+    pattern = rf"(?m)^(\[scales\.{content['scale']}\]\n(?:(?!\[)[^\n]*\n)*?)(?:# target: [^\n]*\n)?target = [^\n]*$"
+    line = f"# target: results/targets/{file.name}\ntarget = {content['target']!r}"
+    edited, count = re.subn(pattern, lambda found: found[1] + line, text, count=1)
+    if not count:
+        raise CurvebenchError(f"{card.name}: no line 'target = ...' under [scales.{content['scale']}]")
+    with explained(card, "nothing was changed"):
+        overwrite(card, edited.encode())
 
 
 def write(root: str | os.PathLike[str], content: Json) -> Path:
