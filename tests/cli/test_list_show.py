@@ -121,4 +121,4 @@ def test_show_a_file(tmp_path: Path) -> None:
 def test_show_unknown() -> None:
     result = invoke("show", "task", "least-square")
     assert result.exit_code == 2
-    assert result.stderr == "Error: unknown task 'least-square': did you mean 'least-squares'?\n"
+    assert result.stderr.startswith("Error: unknown task 'least-square': did you mean 'least-squares'")
