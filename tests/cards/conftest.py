@@ -126,6 +126,80 @@ scale = "quick"
 hyperparameters = "card"
 """
 
+PAPER = """\
+name = "claim"
+title = "A paper"
+authors = "Nobody"
+year = 2020
+url = "https://example.org"
+methods = ["mine"]
+
+[[tables]]
+id = "table-1"
+title = "Accuracy"
+place = "Table 1"
+page = 3
+source = "paper"
+read = "notes 1"
+unit = "accuracy, %"
+direction = "max"
+n = 5
+setup = "10 epochs"
+not_run = "needs a GPU"
+note = "all of them"
+cells = [
+  { id = "a", row = "A", column = "C", value = 90, spread = 0.5 },
+  { id = "b", row = "B", column = "C", value = 91.5, n = 3, baseline = "a", setup = "batch 8", note = "last" },
+  { id = "c", row = "B", column = "D", text = "diverge", unit = "loss" },
+]
+
+[[tables]]
+id = "quoted"
+title = "Accuracy, quoted"
+place = "README"
+source = "third-party"
+by = "Somebody"
+read = "notes 2"
+unit = "gap"
+direction = "min"
+setup = "their own"
+margin = 0.1
+margin_reason = "a tenth"
+
+[[tables.cells]]
+id = "d"
+row = "A"
+column = "C"
+value = 1e-3
+measure = { task = "valley", method = "mine", scale = "quick", quantity = "final" }
+
+[[tables.cells]]
+id = "e"
+row = "B"
+column = "C"
+value = 2
+margin = 0.2
+margin_reason = "a fifth"
+baseline = "d"
+
+[tables.cells.measure]
+task = "valley"
+method = "mine"
+scale = "quick"
+quantity = "best"
+hyperparameters = { mode = "slow" }
+
+[[claims]]
+id = "better"
+statement = "B is better than A."
+place = "abstract"
+read = "notes 3"
+tested_by = "curvebench bench small"
+rule = "the difference is positive"
+decision = { kind = "greater", quantity = "accuracy", than = "a" }
+not_run = "needs records"
+"""
+
 
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -135,6 +209,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("tasks", "valley", TASK),
         ("datasets", "numbers", DATASET),
         ("studies", "small", STUDY),
+        ("papers", "claim", PAPER),
     ):
         (tmp_path / kind).mkdir()
         (tmp_path / kind / f"{name}.toml").write_text(text, encoding="utf-8")

@@ -7,7 +7,7 @@ import pytest
 from curvebench import cards
 from curvebench.errors import CardError, UnknownNameError
 
-FILES = {"methods": "mine", "tasks": "valley", "datasets": "numbers", "studies": "small"}
+FILES = {"methods": "mine", "tasks": "valley", "datasets": "numbers", "studies": "small", "papers": "claim"}
 FORMULA = "allowed are numbers, + - * / **, parentheses, max, min, ceil, log2 and named variables"
 QUERIES = "'loss', 'gradient', 'jvp', 'hvp', 'ggnvp', 'per_sample_gradient', 'layer_statistics' or 'loss_function'"
 
@@ -156,9 +156,58 @@ STUDIES = [
     ('hyperparameters = "card"', 'hyperparameters = "card"\n[budget]\nsteps = 0', "budget.steps = 0: must be >= 1"),
 ]  # fmt: skip
 
+PAPERS = [
+    ('id = "b", row', 'id = "a", row', 'tables[0].cells[1].id = "a": is used twice\n'
+     'papers/claim.toml: tables[0].cells[1].baseline = "a": must be another cell'),
+    ('id = "quoted"', 'id = "table-1"', 'tables[1].id = "table-1": is used twice'),
+    ('source = "paper"', 'source = "book"',
+     "tables[0].source = \"book\": must be 'paper', 'code', 'model-card', 'rerun' or 'third-party'"),
+    ('by = "Somebody"\n', "", 'tables[1].by: missing key: source = "third-party" needs the name of who says it'),
+    ("value = 90, ", "", "tables[0].cells[0]: needs either value, or text for what is no number\n"
+     "papers/claim.toml: tables[0].cells[0].spread: only allowed with a value\n"
+     'papers/claim.toml: tables[0].cells[1].baseline = "a": must be a cell with a value'),
+    ("value = 90, ", 'value = "90", ', 'tables[0].cells[0].value = "90": must be a number'),
+    ("value = 90, ", 'value = 90, text = "90", ',
+     "tables[0].cells[0]: needs either value, or text for what is no number"),
+    ("spread = 0.5", "spread = -0.5", "tables[0].cells[0].spread = -0.5: must be >= 0"),
+    ('baseline = "a"', 'baseline = "aa"',
+     'tables[0].cells[1].baseline = "aa": no cell of this paper: did you mean \'a\'?'),
+    ('baseline = "d"', 'baseline = "a"', 'tables[1].cells[1].baseline = "a": must be a cell with a measure'),
+    ('margin = 0.1\nmargin_reason = "a tenth"\n', "",
+     "tables[1].cells[0].baseline: missing key: a proxy is held against a baseline cell, or needs a margin of its own"),
+    ('margin_reason = "a tenth"\n', "",
+     "tables[1].margin_reason: missing key: a margin needs its reason, said before any run"),
+    ("margin = 0.2\n", "",
+     "tables[1].cells[1].margin_reason: only allowed with a margin"),
+    ("margin = 0.1\n", "margin = 0\n", "tables[1].margin = 0: must be > 0"),
+    ('not_run = "needs a GPU"\n', "",
+     "tables[0].cells[0].measure: missing key: what curvebench measures of it, or not_run = 'needs ...'\n"
+     "papers/claim.toml: tables[0].cells[1].measure: missing key: what curvebench measures of it, or "
+     "not_run = 'needs ...'\n"
+     "papers/claim.toml: tables[0].cells[2].measure: missing key: what curvebench measures of it, or "
+     "not_run = 'needs ...'"),
+    ('not_run = "needs records"', 'not_run = "no time"', "claims[0].not_run = \"no time\": must begin with 'needs '"),
+    ('quantity = "final" }', 'quantity = "accuracy" }',
+     "tables[1].cells[0].measure.quantity = \"accuracy\": must be 'final', 'best', 'test', 'best-test', 'steps', "
+     "'seconds', 'step-seconds' or 'peak-bytes'"),
+    ('kind = "greater"', 'kind = "at-most"',
+     'claims[0].decision.bound: missing key: kind = "at-most" needs it\n'
+     'papers/claim.toml: claims[0].decision.than: not allowed with kind = "at-most"'),
+    ('kind = "greater", quantity = "accuracy", than = "a"', 'kind = "between", quantity = "x", low = 2, high = 1',
+     "claims[0].decision.high = 1: must be >= low = 2"),
+    ("[[claims]]", "[[claim]]", "claim: unknown key: did you mean 'claims'?"),
+    ("year = 2020", "year = 20", "year = 20: must be >= 1600"),
+]  # fmt: skip
+
 CASES = [
     (kind, *case)
-    for kind, listed in (("methods", METHODS), ("tasks", TASKS), ("datasets", DATASETS), ("studies", STUDIES))
+    for kind, listed in (
+        ("methods", METHODS),
+        ("tasks", TASKS),
+        ("datasets", DATASETS),
+        ("studies", STUDIES),
+        ("papers", PAPERS),
+    )
     for case in listed
 ]
 

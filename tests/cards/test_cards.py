@@ -181,7 +181,13 @@ def test_equal_cards_from_file_and_dict(root: Path) -> None:
 
 
 def test_to_json_round_trips(root: Path) -> None:
-    for kind, name in (("methods", "mine"), ("tasks", "valley"), ("datasets", "numbers"), ("studies", "small")):
+    for kind, name in (
+        ("methods", "mine"),
+        ("tasks", "valley"),
+        ("datasets", "numbers"),
+        ("studies", "small"),
+        ("papers", "claim"),
+    ):
         card = cards.load(kind, name)
         plain = {key: value for key, value in card.to_json().items() if value is not None}
         plain = _without_none(plain)
@@ -244,7 +250,7 @@ def test_root_that_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         cards.root()
     assert str(caught.value) == (
         f"CURVEBENCH_CARDS = '{tmp_path}/nothing': must be a folder with at least one of methods, tasks, datasets, "
-        "studies in it"
+        "studies, papers in it"
     )
 
 

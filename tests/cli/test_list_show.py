@@ -100,7 +100,7 @@ def test_show_json_is_the_card(kind: str) -> None:
         assert found == json.loads(json.dumps(card.to_json()))
 
 
-@pytest.mark.parametrize("kind", ["tasks", "datasets", "studies"])
+@pytest.mark.parametrize("kind", ["tasks", "datasets", "studies", "papers"])
 def test_show_text_says_everything(kind: str) -> None:
     for name in cards.names(kind):
         result = invoke("show", kind, name)

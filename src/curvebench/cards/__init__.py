@@ -1,4 +1,4 @@
-"""The cards: one small TOML file per method, task, data set and study, parsed into frozen dataclasses.
+"""The cards: one TOML file per method, task, data set, study and paper, parsed into frozen dataclasses.
 
 Needs neither torch nor jax nor NumPy. Finding and naming cards (:func:`names`, :func:`headings`, :func:`root`) does
 not even need the validator: pydantic is imported when the first card is loaded, so that ``curvebench list`` is instant.
@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from curvebench.cards.dataset_card import Archive, DatasetCard, DatasetFile, Normalisation
     from curvebench.cards.hyperparameters import Hyperparameter
     from curvebench.cards.interval import Interval
-    from curvebench.cards.loading import build, dataset, load, load_all, load_file, method, study, task
+    from curvebench.cards.loading import build, dataset, load, load_all, load_file, method, paper, study, task
     from curvebench.cards.method_card import Cost, Implementation, MethodCard, Paper, Search
+    from curvebench.cards.paper_card import Cell, Claim, Decision, Measure, PaperCard, PaperTable
     from curvebench.cards.study_card import StudyBudget, StudyCard
     from curvebench.cards.task_card import Metric, Optimum, TaskCard, TaskScale
 
@@ -28,8 +29,9 @@ _LAZY = {
     "dataset_card": ("Archive", "DatasetCard", "DatasetFile", "Normalisation"),
     "hyperparameters": ("Hyperparameter",),
     "interval": ("Interval",),
-    "loading": ("build", "dataset", "load", "load_all", "load_file", "method", "study", "task"),
+    "loading": ("build", "dataset", "load", "load_all", "load_file", "method", "paper", "study", "task"),
     "method_card": ("Cost", "Implementation", "MethodCard", "Paper", "Search"),
+    "paper_card": ("Cell", "Claim", "Decision", "Measure", "PaperCard", "PaperTable"),
     "study_card": ("StudyBudget", "StudyCard"),
     "task_card": ("Metric", "Optimum", "TaskCard", "TaskScale"),
 }
@@ -39,17 +41,23 @@ __all__ = [
     "KINDS",
     "Archive",
     "Card",
+    "Cell",
+    "Claim",
     "Cost",
     "DatasetCard",
     "DatasetFile",
+    "Decision",
     "Hyperparameter",
     "Implementation",
     "Interval",
+    "Measure",
     "MethodCard",
     "Metric",
     "Normalisation",
     "Optimum",
     "Paper",
+    "PaperCard",
+    "PaperTable",
     "Search",
     "StudyBudget",
     "StudyCard",
@@ -66,6 +74,7 @@ __all__ = [
     "method",
     "names",
     "origin",
+    "paper",
     "path_of",
     "root",
     "study",

@@ -10,11 +10,12 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from curvebench.cards import dataset_card, method_rules, study_card, task_card
+from curvebench.cards import dataset_card, method_rules, paper_rules, study_card, task_card
 from curvebench.cards.base import Card, Problem, show
 from curvebench.cards.complaints import complaints
 from curvebench.cards.dataset_card import DatasetCard
 from curvebench.cards.method_card import MethodCard
+from curvebench.cards.paper_card import PaperCard
 from curvebench.cards.places import check_kind, display, names, path_of
 from curvebench.cards.reading import read
 from curvebench.cards.study_card import StudyCard
@@ -29,12 +30,14 @@ CLASSES: dict[str, type[Card]] = {
     "tasks": TaskCard,
     "datasets": DatasetCard,
     "studies": StudyCard,
+    "papers": PaperCard,
 }
 _RULES: dict[str, _Rules] = {
     "methods": method_rules.problems,
     "tasks": task_card.problems,
     "datasets": dataset_card.problems,
     "studies": study_card.problems,
+    "papers": paper_rules.problems,
 }
 
 
@@ -203,3 +206,12 @@ def study(name: str) -> StudyCard:
         CardError: unknown or invalid.
     """
     return _one("studies", name, StudyCard)
+
+
+def paper(name: str) -> PaperCard:
+    """The paper card ``name``.
+
+    Raises:
+        CardError: unknown or invalid.
+    """
+    return _one("papers", name, PaperCard)

@@ -9,10 +9,10 @@ from pathlib import Path
 import curvebench
 from curvebench.errors import CardError, UnknownNameError
 
-KINDS = ("methods", "tasks", "datasets", "studies")
+KINDS = ("methods", "tasks", "datasets", "studies", "papers")
 """The kinds of cards; each is a folder below the root with one ``<name>.toml`` per card."""
 
-SINGULAR = {"methods": "method", "tasks": "task", "datasets": "dataset", "studies": "study"}
+SINGULAR = {"methods": "method", "tasks": "task", "datasets": "dataset", "studies": "study", "papers": "paper"}
 VARIABLE = "CURVEBENCH_CARDS"
 
 

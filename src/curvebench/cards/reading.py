@@ -39,7 +39,7 @@ def headings(kind: str) -> tuple[list[dict[str, Any]], list[str]]:
     ``frameworks``. A file that is not TOML still has its row; its problem is a line of ``problems``.
 
     Raises:
-        UnknownNameError: ``kind`` is not one of the four.
+        UnknownNameError: ``kind`` is not one of :data:`~curvebench.cards.places.KINDS`.
     """
     check_kind(kind)
     rows: list[dict[str, Any]] = []

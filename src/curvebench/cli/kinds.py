@@ -8,7 +8,7 @@ from click.shell_completion import CompletionItem
 from curvebench.cards import KINDS, names
 from curvebench.errors import CurvebenchError, UnknownNameError
 
-SINGULARS = {"method": "methods", "task": "tasks", "dataset": "datasets", "study": "studies"}
+SINGULARS = {"method": "methods", "task": "tasks", "dataset": "datasets", "study": "studies", "paper": "papers"}
 
 
 def read_kind(ctx: click.Context, param: click.Parameter, value: str) -> str:

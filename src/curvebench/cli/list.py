@@ -16,6 +16,7 @@ COLUMNS = {
     "tasks": ("name", "family", "dataset", "dtype", "title"),
     "datasets": ("name", "source", "licence", "title"),
     "studies": ("name", "scale", "seeds", "frameworks", "title"),
+    "papers": ("name", "year", "venue", "authors", "title"),
 }
 
 
@@ -32,7 +33,7 @@ Examples:
 @click.option("--json", "as_json", is_flag=True, help="A list of objects, each with at least a name.")
 @click.pass_context
 def command(ctx: click.Context, kind: str, as_json: bool) -> None:
-    """List the cards of KIND: methods, tasks, datasets or studies."""
+    """List the cards of KIND: methods, tasks, datasets, studies or papers."""
     rows, problems = headings(kind)
     if as_json:
         click.echo(json.dumps(rows, indent=2))

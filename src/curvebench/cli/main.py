@@ -8,7 +8,7 @@ import curvebench
 from curvebench.cli.lazy import LazyGroup
 
 VERBS: dict[str, tuple[str, str]] = {
-    "list": ("curvebench.cli.list", "List the methods, tasks, data sets or studies."),
+    "list": ("curvebench.cli.list", "List the methods, tasks, data sets, studies or papers."),
     "show": ("curvebench.cli.show", "Show everything on one card."),
     "bench": ("curvebench.cli.bench", "Run a study and print its table."),
     "run": ("curvebench.cli.run", "Run one method on one task."),
