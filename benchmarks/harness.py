@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
@@ -22,7 +23,15 @@ class Overhead:
 
     def _measure(self, task: str, framework: str) -> tuple[dict[str, float], int]:
         steps = 100 if task == "least-squares" else 20
-        command = [sys.executable, "-c", _OVERHEAD, task, framework, str(steps), "50"]
+        command = [
+            sys.executable,
+            "-c",
+            _OVERHEAD,
+            task,
+            framework,
+            str(steps),
+            os.environ.get("CURVEBENCH_PAIRS", "50"),
+        ]
         out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
         return json.loads(out.splitlines()[-1]), steps
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
-PAIRS = 50
+PAIRS = int(os.environ.get("CURVEBENCH_PAIRS", "50"))
 
 
 class Step:

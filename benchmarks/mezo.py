@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 
 class Step:
     """Medians of interleaved pairs; peaks of fresh processes."""
@@ -11,7 +13,7 @@ class Step:
     def track_time(self) -> float:
         from curvebench.procedures.mezo_cost import duration
 
-        return duration(pairs=50).ratio
+        return duration(pairs=int(os.environ.get("CURVEBENCH_PAIRS", "50"))).ratio
 
     def track_peak(self) -> float:
         from curvebench.procedures.mezo_cost import peaks

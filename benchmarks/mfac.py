@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -9,7 +10,7 @@ if TYPE_CHECKING:
 
     from curvebench.kernels.mfac_torch import SlidingWindow
 
-PAIRS = 50
+PAIRS = int(os.environ.get("CURVEBENCH_PAIRS", "50"))
 
 
 class Step:
