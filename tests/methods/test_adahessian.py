@@ -326,8 +326,8 @@ def test_sparse_gradients_are_refused() -> None:
 @pytest.mark.parametrize(
     ("option", "value", "sentence"),
     [
-        ("lr", 0.0, r"AdaHessian: lr = 0.0: must lie in \(0, inf\)"),
-        ("lr", float("nan"), r"AdaHessian: lr = nan: must lie in \(0, inf\)"),
+        ("lr", -1.0, r"AdaHessian: lr = -1.0: must lie in \[0, inf\)"),
+        ("lr", float("nan"), r"AdaHessian: lr = nan: must lie in \[0, inf\)"),
         ("betas", (1.0, 0.9), r"AdaHessian: beta1 = 1.0: must lie in \[0, 1\)"),
         ("betas", (0.9, -0.1), r"AdaHessian: beta2 = -0.1: must lie in \[0, 1\)"),
         ("eps", 0.0, r"AdaHessian: eps = 0.0: must lie in \(0, inf\)"),

@@ -68,6 +68,8 @@ def train(model: nn.Module, opt: Any, steps: range) -> list[float]:
         ({"factor_decay": 1.0}, r"factor_decay = 1.0: must lie in \[0, 1\)"),
         ({"factor_every": 0}, "factor_every = 0"),
         ({"inverse_every": 0}, "inverse_every = 0"),
+        ({"inverse_every": 2.5}, r"inverse_every = 2.5: must be a whole number in \[1, inf\)"),
+        ({"factor_every": 1.5}, "factor_every = 1.5: must be a whole number"),
         ({"kl_clip": -1.0}, "kl_clip = -1.0"),
         ({"solve": "lu"}, "solve = 'lu': must be one of 'eigen', 'inverse'"),
         ({"fisher": "true"}, "fisher = 'true'"),

@@ -6,6 +6,7 @@ import copy
 import inspect
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -184,3 +185,41 @@ def test_weights_that_are_not_floating_are_refused(method: type) -> None:
 
     with pytest.raises(TypeError, match=r"the weight of 'layer' has dtype torch.complex64: must be floating"):
         prepared(method, Odd())
+
+
+@each
+def test_numbers_may_be_numpys(method: type) -> None:
+    """What is read from an ``.npz`` file is a NumPy scalar."""
+    given: dict[str, Any] = {"inverse_every": np.int64(2)}
+    given |= {"damping": np.float32(0.5)} if issubclass(method, KFAC) else {"clip": np.float32(50), "reset": "blend"}
+    ends = []
+    for options in (given, {k: v.item() if isinstance(v, np.generic) else v for k, v in given.items()}):
+        model = nn.Linear(4, 3)
+        nn.init.constant_(model.weight, 0.1)
+        nn.init.zeros_(model.bias)
+        opt = prepared(method, model, **options)
+        for step in range(3):
+            opt.zero_grad()
+            take(opt, model(torch.arange(8.0).reshape(2, 4) + step).square().mean())
+        ends.append(model.weight.detach())
+    assert torch.equal(*ends)
+
+
+@each
+@pytest.mark.parametrize("through", ["model", "base"])
+def test_statistics_of_gradients_that_were_thrown_away_are_forgotten(method: type, through: str) -> None:
+    """A loop that drops a batch calls ``model.zero_grad()``; what remains is one batch, not two micro-batches."""
+    ends = []
+    for dropped in (False, True):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 2)).double()
+        opt = prepared(method, model, inverse_every=1)
+        for _ in range(3):
+            batch, other = torch.randn(2, 6, 4, dtype=torch.float64)
+            if dropped:
+                model(other).square().mean().backward()
+                (model if through == "model" else opt.base).zero_grad()
+            take(opt, model(batch).square().mean())
+            model.zero_grad()
+        ends.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
+    assert torch.equal(*ends)

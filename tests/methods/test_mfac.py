@@ -323,7 +323,7 @@ def test_layouts_do_not_matter() -> None:
 @pytest.mark.parametrize(
     ("given_", "message"),
     [
-        ({"lr": 0.0}, r"MFAC: lr = 0\.0: must lie in \(0, inf\)"),
+        ({"lr": -1.0}, r"MFAC: lr = -1\.0: must lie in \[0, inf\)"),
         ({"window": 0}, r"MFAC: window = 0: must lie in \[1, inf\)"),
         ({"window": -3}, r"MFAC: window = -3: must lie in \[1, inf\)"),
         ({"window": 2.5}, r"MFAC: window = 2\.5: must be a whole number"),
@@ -384,3 +384,12 @@ def test_state_has_the_size_on_the_card(momentum: float, dtype: torch.dtype) -> 
     stated = card.state_numbers(card.resolve({"window": 7, "momentum": momentum}), d=26)
     kept = [t for state in optimizer.state.values() for t in state.values()]
     assert sum(t.numel() * t.element_size() for t in kept) == stated * dtype.itemsize  # type: ignore[operator]
+
+
+def test_a_step_of_no_length_fills_the_window() -> None:
+    p = nn.Parameter(torch.ones(2))
+    optimizer = MFAC([p], lr=0.0, window=np.int64(2), damping=np.float32(0.1))
+    p.grad = torch.tensor([1.0, 2.0])
+    optimizer.step()
+    assert torch.equal(p.detach(), torch.ones(2))
+    assert torch.equal(optimizer.state[p]["gradients"][0], p.grad)

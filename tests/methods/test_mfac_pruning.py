@@ -145,10 +145,13 @@ def test_the_pruner_refuses_bad_arguments() -> None:
     p = nn.Parameter(torch.ones(2))
     for given_, message in (
         ({"window": 0}, "window = 0"), ({"damping": 0.0}, r"damping = 0\.0"), ({"block": 0}, "block = 0"),
+        ({"window": 2.5}, r"window = 2\.5: must be a whole number"), ({"block": 1.5}, r"block = 1\.5: must be a whole"),
     ):  # fmt: skip
         with pytest.raises(HyperparameterError, match=message):
             MFACPruner([p], **given_)  # type: ignore[arg-type]
     with pytest.raises(HyperparameterError, match="at least one parameter"):
         MFACPruner([])
+    with pytest.raises(CurvebenchError, match="given twice"):
+        MFACPruner([p, p])
     with pytest.raises(TypeError, match=r"dtype torch\.int64"):
         MFACPruner([torch.ones(2, dtype=torch.int64)])

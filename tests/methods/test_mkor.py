@@ -289,6 +289,8 @@ def test_a_zero_gradient_stays_zero() -> None:
         ({"rule": "hkor"}, "rule = 'hkor': must be one of 'code', 'ema', 'paper'"),
         ({"reset": "zero"}, "reset = 'zero'"),
         ({"warmup_steps": -1}, "warmup_steps = -1"),
+        ({"warmup_steps": 0.5}, r"MKOR: warmup_steps = 0.5: must be a whole number in \[0, inf\)"),
+        ({"inverse_every": 1.5}, "inverse_every = 1.5: must be a whole number"),
         ({"clip": 0.0}, "clip = 0.0"),
         ({"loss_reduction": "none"}, "loss_reduction = 'none'"),
         ({"factor_dtype": torch.int8}, "factor_dtype = torch.int8: must be floating"),

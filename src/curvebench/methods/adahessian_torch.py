@@ -37,7 +37,7 @@ class AdaHessian(OracleOptimizer):
 
     Args:
         params: parameters or groups, dense, of float32, float64 or bfloat16.
-        lr: step size, > 0.
+        lr: step size, >= 0.
         betas: decay rates ``(b1, b2)`` of the two moments, each in [0, 1).
         eps: added outside the root, > 0.
         weight_decay: decoupled decay, multiplied by lr, >= 0.
@@ -86,7 +86,7 @@ class AdaHessian(OracleOptimizer):
 
     def check_group(self, group: dict[str, Any]) -> None:
         """Refuse options outside their range, and parameters that they do not fit."""
-        allowed = {"lr": "(0, inf)", "eps": "(0, inf)", "weight_decay": "[0, inf)", "hessian_power": "(0, 1]"}
+        allowed = {"lr": "[0, inf)", "eps": "(0, inf)", "weight_decay": "[0, inf)", "hessian_power": "(0, 1]"}
         for name, interval in allowed.items():
             check("AdaHessian", name, group[name], interval)
         if len(group["betas"]) != 2:

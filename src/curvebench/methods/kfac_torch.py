@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from curvebench.kernels import kronecker_torch as K
 from curvebench.methods.layers_torch import Layer
 from curvebench.methods.preconditioner_torch import LayerPreconditioner
-from curvebench.methods.validation import check
+from curvebench.methods.validation import check, whole
 from curvebench.oracle.standalone_layers_torch import LayerPasses
 
 
@@ -81,15 +81,14 @@ class KFAC(LayerPreconditioner):
     ) -> None:
         check(self._name, "damping", damping, "(0, inf)")
         check(self._name, "factor_decay", factor_decay, "[0, 1)")
-        check(self._name, "factor_every", factor_every, "[1, inf)")
-        check(self._name, "inverse_every", inverse_every, "[1, inf)")
+        self.factor_every = whole(self._name, "factor_every", factor_every, "[1, inf)")
+        self.inverse_every = whole(self._name, "inverse_every", inverse_every, "[1, inf)")
         if kl_clip is not None:
             check(self._name, "kl_clip", kl_clip, "[0, inf)")
         check(self._name, "solve", solve, ("eigen", "inverse"))
         check(self._name, "convention", convention, ("ggn", "kfac-pytorch"))
         check(self._name, "loss_terms", loss_terms, ("samples", "rows"))
         self.damping, self.factor_decay, self.kl_clip = damping, factor_decay, kl_clip
-        self.factor_every, self.inverse_every = int(factor_every), int(inverse_every)
         self.solve, self.convention, self.pi, self.loss_terms = solve, convention, pi, loss_terms
         super().__init__(model, base=base, lr=lr, momentum=momentum, skip=skip, shared=shared,
                          loss_reduction=loss_reduction, fisher=fisher)  # fmt: skip

@@ -28,7 +28,7 @@ class MeZO(OracleOptimizer):
 
     Args:
         params: parameters or groups, of floating dtype.
-        lr: step size, > 0.
+        lr: step size, >= 0.
         eps: half the distance between the two evaluations, > 0.
         weight_decay: decay, multiplied by lr, >= 0.
         restore: ``'replay'``: the noise is drawn three times, and resetting the weights is fused with the update
@@ -61,7 +61,7 @@ class MeZO(OracleOptimizer):
 
     def check_group(self, group: dict[str, Any]) -> None:
         """Refuse options outside their range, and half precision with ``restore='replay'``."""
-        check("MeZO", "lr", group["lr"], "(0, inf)")
+        check("MeZO", "lr", group["lr"], "[0, inf)")
         check("MeZO", "weight_decay", group["weight_decay"], "[0, inf)")
         if self.restore == "replay":
             refuse_half("MeZO", group["params"])

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from curvebench.errors import CurvebenchError, HyperparameterError
 from curvebench.kernels.mfac_static_torch import StaticInverse, obs_scores, obs_update
-from curvebench.methods.validation import check
+from curvebench.methods.validation import check, whole
 from curvebench.oracle.standalone_torch import AutogradOracle
 from curvebench.oracle.torch import TorchOracle
 from curvebench.spec import Query
@@ -38,6 +38,7 @@ class MFACPruner:
     Raises:
         HyperparameterError: a value outside its range.
         TypeError: a parameter that is not floating.
+        CurvebenchError: a parameter is given twice.
 
     Differs from the authors' code: exactly ``window`` gradients enter (theirs stops one short and keeps a zero row); a
     gradient that is not finite is left out and counted in ``skipped``.
@@ -46,19 +47,18 @@ class MFACPruner:
     def __init__(
         self, params: Iterable[Tensor], *, window: int = 64, damping: float = 1e-5, block: int | None = 128
     ) -> None:
-        check("MFACPruner", "window", window, "[1, inf)")
+        self.window = whole("MFACPruner", "window", window, "[1, inf)")
         check("MFACPruner", "damping", damping, "(0, inf)")
-        if block is not None:
-            check("MFACPruner", "block", block, "[1, inf)")
+        self.block = None if block is None else whole("MFACPruner", "block", block, "[1, inf)")
         self.params = list(params)
         if not self.params:
             raise HyperparameterError("MFACPruner: params = []: must hold at least one parameter")
+        if len({id(p) for p in self.params}) < len(self.params):
+            raise CurvebenchError("MFACPruner: a parameter is given twice: tied weights count once")
         for p in self.params:
             if not p.is_floating_point():
                 raise TypeError(f"MFACPruner: a parameter has dtype {p.dtype}: must be floating")
-        self.window = window
         self.damping = damping
-        self.block = block
         self.masks = [torch.ones_like(p, dtype=torch.bool) for p in self.params]
         self.oracle: TorchOracle | None = None
         self.skipped = 0

@@ -39,7 +39,7 @@ class MFAC(torch.optim.Optimizer):
     Args:
         params: parameters or groups, of floating dtype, on one device. ``lr``, ``weight_decay`` and ``maximize`` may
             differ between groups.
-        lr: step size, > 0.
+        lr: step size, >= 0; 0 fills the window and moves nothing.
         window: gradients that are kept, ``m`` >= 1; also the divisor while fewer have been seen.
         damping: > 0.
         momentum: of the average of preconditioned gradients, which starts at zero and is not corrected; in [0, 1).
@@ -101,7 +101,7 @@ class MFAC(torch.optim.Optimizer):
             self._widen(self._ring, self._size())
 
     def _check_group(self, group: dict[str, Any]) -> None:
-        check("MFAC", "lr", group["lr"], "(0, inf)")
+        check("MFAC", "lr", group["lr"], "[0, inf)")
         check("MFAC", "weight_decay", group["weight_decay"], "[0, inf)")
         for name in _SHARED:
             if name in group:

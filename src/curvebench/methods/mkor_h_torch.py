@@ -18,7 +18,7 @@ from torch import nn
 
 from curvebench.errors import CurvebenchError
 from curvebench.methods.mkor_torch import MKOR
-from curvebench.methods.validation import check
+from curvebench.methods.validation import check, whole
 
 
 class MKORH(MKOR):
@@ -63,10 +63,10 @@ class MKORH(MKOR):
         lr: float | None = None,
         momentum: float | None = None,
     ) -> None:
-        check(self._name, "patience", patience, "[2, inf)")
+        self.patience = whole(self._name, "patience", patience, "[2, inf)")
         check(self._name, "ratio", ratio, "[0, 1)")
         check(self._name, "smoothing", smoothing, "[0, 1)")
-        self.patience, self.ratio, self.smoothing = int(patience), ratio, smoothing
+        self.ratio, self.smoothing = ratio, smoothing
         self.switched_at: int | None = None
         """Number of steps that were taken with second order, once it has switched; None before."""
         self._losses = 0

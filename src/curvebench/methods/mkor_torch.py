@@ -19,7 +19,7 @@ from curvebench.kernels import mkor_torch as K
 from curvebench.kernels.kronecker_torch import batched
 from curvebench.methods.layers_torch import Layer
 from curvebench.methods.preconditioner_torch import LayerPreconditioner
-from curvebench.methods.validation import check
+from curvebench.methods.validation import check, whole
 from curvebench.oracle.standalone_layers_torch import LayerPasses
 
 
@@ -76,15 +76,14 @@ class MKOR(LayerPreconditioner):
         lr: float | None = None,
         momentum: float | None = None,
     ) -> None:
-        check(self._name, "inverse_every", inverse_every, "[1, inf)")
+        self.inverse_every = whole(self._name, "inverse_every", inverse_every, "[1, inf)")
         check(self._name, "rule", rule, K.RULES)
         check(self._name, "reset", reset, ("identity", "blend"))
-        check(self._name, "warmup_steps", warmup_steps, "[0, inf)")
+        self.warmup_steps = whole(self._name, "warmup_steps", warmup_steps, "[0, inf)")
         check(self._name, "clip", clip, "(0, inf)")
         check(self._name, "norm", norm, K.NORMS)
         if factor_dtype is not None and not factor_dtype.is_floating_point:
             raise HyperparameterError(f"{self._name}: factor_dtype = {factor_dtype}: must be floating")
-        self.inverse_every, self.warmup_steps = int(inverse_every), int(warmup_steps)
         self.rule, self.reset, self.clip, self.factor_dtype = rule, reset, clip, factor_dtype
         self.norm = norm
         self.double_average = rule == "code" if double_average is None else bool(double_average)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Real
 
 from curvebench.cards.interval import Interval
 from curvebench.errors import HyperparameterError
@@ -15,7 +16,20 @@ def check(method: str, name: str, value: object, allowed: str | Sequence[str]) -
         HyperparameterError: it does not.
     """
     if isinstance(allowed, str):
-        if not isinstance(value, (int, float)) or value not in Interval.parse(allowed):
+        if not isinstance(value, Real) or float(value) not in Interval.parse(allowed):  # NumPy's scalars are Real
             raise HyperparameterError(f"{method}: {name} = {value!r}: must lie in {allowed}")
     elif value not in allowed:
         raise HyperparameterError(f"{method}: {name} = {value!r}: must be one of {', '.join(map(repr, allowed))}")
+
+
+def whole(method: str, name: str, value: object, allowed: str) -> int:
+    """``value`` as an int; a fraction is refused, not cut off.
+
+    Raises:
+        HyperparameterError: it lies outside ``allowed`` or is no whole number.
+    """
+    check(method, name, value, allowed)
+    number = float(value)  # type: ignore[arg-type]  # checked
+    if not number.is_integer():
+        raise HyperparameterError(f"{method}: {name} = {value!r}: must be a whole number in {allowed}")
+    return int(number)

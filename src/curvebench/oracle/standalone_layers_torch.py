@@ -79,11 +79,18 @@ class StandaloneLayers:
         self._backward_seen = False
         self._handles: list[RemovableHandle] = []
         if not any(layer is model for layer in layers.values()):
-            self._handles.append(model.register_forward_pre_hook(self._begin))
+            self._handles.append(model.register_forward_pre_hook(self._entered))
         for name, layer in layers.items():
             self._handles.append(layer.register_forward_hook(self._hook(name), with_kwargs=True))
 
-    def _begin(self, *_: Any) -> None:
+    def _entered(self, *_: Any) -> None:
+        # Gradients that are all None again were thrown away by model.zero_grad() or base.zero_grad(), which this object
+        # does not see: their statistics must not be taken for a micro-batch of this step.
+        if self._uses and not self._pulled and all(p.grad is None for p in self.parameters):
+            self.clear()
+        self._begin()
+
+    def _begin(self) -> None:
         self._pass += 1
         self._backward_seen = False
 
