@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from curvebench.errors import CurvebenchError, HyperparameterError
 from curvebench.kernels import reference_transforms as reference
 from curvebench.kernels.dct_torch import dct_basis
+from curvebench.kernels.rank_one_torch import eva_direction
 from curvebench.methods.dct_adamw_torch import DCTAdamW
 from curvebench.methods.eva_torch import Eva
 from curvebench.methods.orthograd_torch import OrthoGrad
@@ -358,3 +359,25 @@ def test_bad_dtypes_and_missing_gradients_are_refused() -> None:
     for make in (lambda: OrthoGrad(words.parameters(), lr=0.1), lambda: DCTAdamW(words.parameters())):
         with pytest.raises(CurvebenchError, match="a gradient is sparse"):
             make().step()
+
+
+def test_evas_clip_knows_each_layers_step_size() -> None:
+    """A group that does not move takes no room in the bound, in whatever order the groups stand."""
+    ends = []
+    for order in (1, -1):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 2)).double()
+        groups = [{"params": model[0].parameters(), "lr": 0.1}, {"params": model[2].parameters(), "lr": 0.0}][::order]
+        opt = Eva(model, base=torch.optim.SGD(groups), kl_clip=1e-6)
+        x = torch.randn(8, 4, dtype=torch.float64)
+        model(x).square().mean().backward()
+        W = torch.cat([model[0].weight.grad, model[0].bias.grad[:, None]], 1).clone()
+        opt.step()
+        P = torch.cat([model[0].weight.grad, model[0].bias.grad[:, None]], 1)
+        ends.append(P)
+        a, g = opt.factors("0")
+        free = eva_direction(W, a, g, opt.damping)
+        nu = (1e-6 / ((free * W).sum() * 0.01)).sqrt()
+        assert nu < 1
+        assert torch.allclose(P, nu * free, rtol=1e-10, atol=0)
+    assert torch.equal(*ends)

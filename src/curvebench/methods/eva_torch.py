@@ -109,8 +109,8 @@ class Eva(LayerPreconditioner):
                 found.append((layer, W, eva_direction(W, a, g, self.damping)))
         scale = 1.0
         if self.kl_clip and found:
-            lr = self.base.param_groups[0]["lr"]
-            size = abs(float(torch.stack([(P * W).sum() for _, W, P in found]).sum())) * lr**2
+            rates = {p: float(group["lr"]) for group in self.base.param_groups for p in group["params"]}
+            size = abs(float(torch.stack([(P * W).sum() * rates[layer.weight] ** 2 for layer, W, P in found]).sum()))
             scale = min(1.0, math.sqrt(self.kl_clip / size)) if size > 0 else 1.0
         for layer, _, P in found:
             layer.write(P, scale)
