@@ -203,16 +203,15 @@ class PaperCard(Card):
 
     Args:
         title: the paper's.
-        year: of its first version.
         not_found: what could not be read, in words: those numbers stay absent.
     """
 
     KIND: ClassVar[str] = "papers"
     __pydantic_config__ = STRICT
 
-    authors: Annotated[Text, Field(description="names, or the first and et al.")]
-    year: Annotated[int, Field(ge=1600, description="of the first version")]
-    url: Annotated[Url, Field(description="where it is")]
+    authors: Annotated[Text | None, Field(description="names, or the first and et al.; absent if not known")] = None
+    year: Annotated[int | None, Field(ge=1600, description="of the first version; absent if not known")] = None
+    url: Annotated[Url | None, Field(description="where it is; absent if not known")] = None
     venue: Annotated[Text | None, Field(description="where it appeared")] = None
     code: Annotated[Text | None, Field(description="the authors' code and its commit")] = None
     methods: Annotated[tuple[Name, ...], Field(description="method cards that implement it")] = ()
