@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from curvebench.statistics.verdict import MOST, Verdict, interval90, needed, side, verdict, where
+from curvebench.statistics.verdict import MOST, Verdict, decide, interval90, needed, side, verdict, where
 
 TIGHT = (90.0, 90.1, 89.9, 90.05, 89.95)
 LOW = (80.0, 80.1, 79.9, 80.05, 79.95)
@@ -116,9 +116,7 @@ def test_an_n_beyond_reason_is_none() -> None:
     assert MOST == 1_000_000
 
 
-@given(
-    st.floats(-5, 5), st.lists(st.floats(-5, 5), min_size=2, max_size=6), st.floats(0.01, 3), st.floats(0, 2)
-)
+@given(st.floats(-5, 5), st.lists(st.floats(-5, 5), min_size=2, max_size=6), st.floats(0.01, 3), st.floats(0, 2))
 @settings(max_examples=100, deadline=None)
 def test_with_the_n_that_it_asks_for_the_same_numbers_decide(
     reported: float, measured: list[float], margin: float, spread: float
@@ -165,6 +163,38 @@ def test_at_a_reduced_scale_only_the_two_proxy_words_are_given(
     assert found.word in {"consistent (proxy)", "inconsistent (proxy)"}
 
 
+def test_a_claim_is_held_against_its_bounds() -> None:
+    assert str(decide([], high=2.0, needs="needs a study")) == "not run (needs a study)"
+    assert decide((1.5, 1.6, 1.7), high=2.0).word == "reproduced"
+    assert decide((2.5, 2.6, 2.7), high=2.0).word == "not reproduced"
+    assert decide((1.0, 3.2), high=2.0).word == "cannot tell"
+    assert decide((1.5, 1.6, 1.7), low=2.0).word == "not reproduced"
+    assert decide((2.0, 2.0), high=2.0).word == "reproduced", "the bound belongs to it"
+    assert decide((2.0, 2.0), high=2.0, strict=True).word == "cannot tell", "and not where it is strict"
+    assert decide((2.0, 2.0), high=2.0, strict=True).needed is None
+    assert decide((0.9, 1.0, 1.1), 0.5, 1.5).word == "reproduced"
+    assert decide([1.0], high=2.0).needed == 2
+    found = decide((1.5, 1.6, 1.7), high=2.0)
+    half = stats.t.ppf(0.95, 2) * 0.1 / math.sqrt(3)
+    assert (found.difference, found.low, found.high) == (
+        pytest.approx(1.6), pytest.approx(1.6 - half), pytest.approx(1.6 + half)
+    )  # fmt: skip
+
+
+def test_a_claim_at_a_reduced_scale_has_the_two_words() -> None:
+    assert decide((1.5, 1.6), high=2.0, reduced=True).word == "consistent (proxy)"
+    assert decide([2.5], high=2.0, reduced=True).word == "consistent (proxy)", "one run contradicts nothing"
+    assert decide((2.5, 2.51), high=2.0, reduced=True).word == "inconsistent (proxy)"
+
+
+def test_the_n_that_a_claim_asks_for_is_the_least_that_counting_finds() -> None:
+    values = (1.0, 3.2)
+    s, mean = float(np.std(values, ddof=1)), 2.1
+    found = decide(values, 0.0, 2.5)
+    halves = (stats.t.ppf(0.95, n - 1) * s / math.sqrt(n) for n in range(2, 3000))
+    assert found.needed == 2 + next(k for k, half in enumerate(halves) if mean + half <= 2.5 and mean - half >= 0.0)
+
+
 def test_sides_and_intervals() -> None:
     assert side(()) == side((1.0,)) == side((-1.0, 2.0)) == 0.0
     assert side((1.0, 1.1)) == 1.0
@@ -172,6 +202,11 @@ def test_sides_and_intervals() -> None:
     assert interval90((2.0,)) is None
     assert interval90((2.0, 2.0)) == (2.0, 2.0)
     assert str(Verdict("partly")) == "partly"
+
+
+def test_bounds_in_the_wrong_order_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"low = 2\.0: must not be greater than high = 1\.0"):
+        decide([1.0], 2.0, 1.0)
 
 
 @pytest.mark.parametrize(

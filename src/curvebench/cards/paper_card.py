@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 from pydantic import Field
 
-from curvebench.cards.base import STRICT, Card, Count, Name, Text, Url
+from curvebench.cards.base import STRICT, Card, Count, Name, RelativePath, Text, Url
 from curvebench.spec import Scalar
 
 Source: TypeAlias = Literal["paper", "code", "model-card", "rerun", "third-party"]
@@ -143,6 +143,21 @@ class Decision:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """Records of anybody's that speak for or against a claim, with a note; the rule judges them, nobody else.
+
+    Args:
+        records: a folder of records, relative to the root of the cards.
+    """
+
+    __pydantic_config__ = STRICT
+
+    by: Annotated[Text, Field(description="who made the runs")]
+    note: Annotated[Text, Field(description="what they show, in words")]
+    records: Annotated[RelativePath, Field(description="folder of the records, relative to the root of the cards")]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Claim:
     """One statement of the paper, what tests it, and the rule that decides.
 
@@ -167,6 +182,7 @@ class Claim:
     decision: Annotated[Decision, Field(description="the decision rule as data")]
     measure: Annotated[Measure | None, Field(description="what of the records decides, if they do")] = None
     not_run: Annotated[Text | None, Field(description="why records do not decide it: 'needs ...'")] = None
+    evidence: Annotated[tuple[Evidence, ...], Field(description="records that others attached")] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "bench": ("curvebench.cli.bench", "Run a study and print its table."),
     "run": ("curvebench.cli.run", "Run one method on one task."),
     "report": ("curvebench.cli.report", "Make tables and figures from stored records."),
+    "reproduce": ("curvebench.cli.reproduce", "Print a paper's numbers beside the measured ones, with verdicts."),
     "records": ("curvebench.cli.records", "List what is stored."),
     "score": ("curvebench.cli.score", "Score methods over tasks, with intervals; also AlgoPerf's logs."),
     "tune": ("curvebench.cli.tune", "Tune hyperparameters over a stored pool."),

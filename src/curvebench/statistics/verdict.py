@@ -124,6 +124,56 @@ def verdict(
     return _verdict("cannot tell", why, reported, measured, allowed, n)
 
 
+def decide(
+    values: Sequence[float],
+    low: float = -math.inf,
+    high: float = math.inf,
+    *,
+    strict: bool = False,
+    reduced: bool = False,
+    needs: str = "needs records",
+) -> Verdict:
+    """Hold measured numbers against the interval ``[low, high]`` that a claim allows.
+
+    ``reproduced`` if the 90 % interval of the mean lies inside, ``not reproduced`` if wholly outside, otherwise
+    ``cannot tell`` with the n that would. At a reduced scale wholly outside is ``inconsistent (proxy)``, all else
+    ``consistent (proxy)``. The verdict's ``difference`` is the mean itself, ``low`` and ``high`` its interval.
+
+    Args:
+        values: one per seed block; for a comparison of two methods their paired differences.
+        low: may be minus infinity.
+        high: may be infinity.
+        strict: the ends do not belong to the claim, as in "less than".
+        reduced: the records are of a smaller scale or another set-up.
+        needs: said in brackets where nothing was measured.
+
+    Raises:
+        ValueError: a value is not finite, or low > high.
+    """
+    _check(0.0, values, None, None, None, ())
+    if low > high:
+        raise ValueError(f"low = {low}: must not be greater than high = {high}")
+    if not values:
+        return Verdict("not run", needs)
+    mean, ends = float(np.mean(np.asarray(values, dtype=np.float64))), interval90(values)
+    inside = outside = False
+    if ends is not None:
+        inside = (low < ends[0] and ends[1] < high) if strict else (low <= ends[0] and ends[1] <= high)
+        outside = ends[0] > high or ends[1] < low
+    bottom, top = ends if ends is not None else (None, None)
+    if reduced:
+        word: Word = "inconsistent (proxy)" if outside else "consistent (proxy)"
+    else:
+        word = "reproduced" if inside else "not reproduced" if outside else "cannot tell"
+    if word != "cannot tell":
+        return Verdict(word, "", None, mean, bottom, top, len(values))
+    middle = low <= mean <= high
+    gap = min(abs(mean - low), abs(mean - high))
+    n = _least(deviation(values), gap, middle and not strict)
+    why = "no n would tell: the mean lies on the bound" if n is None else f"n too small; needs n = {n}"
+    return Verdict(word, why, None, mean, bottom, top, len(values), n)
+
+
 def widest(spread: float | None, margin: float | None) -> float | None:
     """M = max(2 spread, margin), None with neither; a spread of 0 alone is a margin of 0."""
     given = [*([SPREADS * spread] if spread is not None else []), *([margin] if margin is not None else [])]
@@ -143,15 +193,19 @@ def needed(difference: float, spread: float | None, margin: float) -> int | None
     Returns:
         None if the mean lies on the margin, or if more than :data:`MOST` runs were needed.
     """
+    return _least(spread, abs(margin - abs(difference)), abs(difference) < margin)
+
+
+def _least(spread: float | None, gap: float, closed: bool) -> int | None:
+    """The least n whose half width is at most ``gap``, or less than it where the bound does not count as inside."""
     if spread is None:
         return 2
-    gap, inside = abs(margin - abs(difference)), abs(difference) < margin
-    if not _decides(MOST, spread, gap, inside):
+    if not _decides(MOST, spread, gap, closed):
         return None
     low, high = 2, MOST
     while low < high:
         middle = (low + high) // 2
-        if _decides(middle, spread, gap, inside):
+        if _decides(middle, spread, gap, closed):
             high = middle
         else:
             low = middle + 1
@@ -192,11 +246,11 @@ def deviation(values: Sequence[float]) -> float | None:
     return float(np.std(np.asarray(values, dtype=np.float64), ddof=1)) if len(values) > 1 else None
 
 
-def _decides(n: int, spread: float, gap: float, inside: bool) -> bool:
+def _decides(n: int, spread: float, gap: float, closed: bool) -> bool:
     from scipy.special import stdtrit  # what scipy.stats.t.ppf calls, without that module's second of import
 
     half = float(stdtrit(n - 1, 0.5 + CONFIDENCE / 2.0)) * spread / math.sqrt(n)
-    return half <= gap if inside else half < gap
+    return half <= gap if closed else half < gap
 
 
 def _proxy(
