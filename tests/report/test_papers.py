@@ -1,4 +1,4 @@
-"""A paper's report is a pure function of its card and of records: golden texts, and one test per rule of the look-up."""
+"""A paper's report is a pure function of card and records: golden texts, and one test per rule of the look-up."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from curvebench.cards import Cell, Claim, Measure, PaperCard, PaperTable
@@ -94,7 +94,8 @@ class PaperReport:
     @property
     def counts(self) -> dict[str, int]:
         """How often each word was given, to cells and claims."""
-        return dict(Counter(str(judged.verdict.word) for judged in (*self.cells, *self.claims)))
+        verdicts = [*(one.verdict for one in self.cells), *(one.verdict for one in self.claims)]
+        return dict(Counter(str(found.word) for found in verdicts))
 
     def of(self, table: PaperTable) -> tuple[Judged, ...]:
         """The judged cells of one table."""
@@ -102,7 +103,7 @@ class PaperReport:
 
 
 def judge(
-    card: PaperCard, records: Iterable[Record], evidence: dict[str, Sequence[Record]] | None = None
+    card: PaperCard, records: Iterable[Record], evidence: Mapping[str, Sequence[Record]] | None = None
 ) -> PaperReport:
     """Give every cell and every claim of a paper its verdict.
 
@@ -226,7 +227,7 @@ def chosen(measure: Measure, method: str, records: Sequence[Record], framework: 
     if not settings:
         return {}
 
-    def weight(members: list[Record]) -> tuple[bool, int, str]:
+    def weight(members: Sequence[Record]) -> tuple[bool, int, str]:
         blocks = {r.spec.seed_block for r in members}
         tuned = any(r.spec.source == "tuned" for r in members)
         return (tuned, len(blocks), max(r.provenance.started for r in members))
