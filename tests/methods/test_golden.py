@@ -24,7 +24,6 @@ from curvebench.methods.mezo_jax import mezo
 from curvebench.methods.mezo_torch import MeZO
 from curvebench.oracle.jax import JaxOracle
 from curvebench.oracle.jax import Objective as JaxObjective
-from curvebench.oracle.standalone_torch import AutogradOracle
 from curvebench.oracle.torch import Objective, TorchOracle
 from curvebench.spec import Query
 from curvebench.tasks.criteria_jax import cross_entropy
@@ -51,9 +50,6 @@ class Given:
         value = next(self._draws)
         assert value.shape == shape
         return torch.tensor(value)
-
-    def fill_(self, out: torch.Tensor, kind: str) -> torch.Tensor:
-        return out.copy_(self.draw(kind, tuple(out.shape)))
 
 
 class Golden:
@@ -130,15 +126,13 @@ def golden(request: pytest.FixtureRequest) -> Golden:
 
 
 @pytest.mark.parametrize("way", ["backward", "closure", "closure with backward"])
-def test_adahessian_alone_replays_the_authors_trajectory(
-    golden: Golden, way: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_adahessian_alone_replays_the_authors_trajectory(golden: Golden, way: str) -> None:
     module = golden.module()
     c = golden.config
     optimizer = AdaHessian(module.parameters(), lr=c["lr"], betas=(c["b1"], c["b2"]), **golden.options())
     names = dict(zip(module.parameters(), golden.names, strict=True))
     for step in range(10):
-        monkeypatch.setattr(AutogradOracle, "stream", lambda self, name, step=step: Given(golden.z(step)))
+        probes = [torch.tensor(z) for z in golden.z(step)]
         x, y = golden.batch(step)
         optimizer.zero_grad()
 
@@ -150,9 +144,9 @@ def test_adahessian_alone_replays_the_authors_trajectory(
 
         if way == "backward":
             loss = closure()
-            optimizer.step()
+            optimizer.step(probes=probes)
         else:
-            loss = optimizer.step(closure)
+            loss = optimizer.step(closure, probes=probes)
         assert abs(float(loss.detach()) - golden.arrays["loss"][step]) < STEP
         state = {names[p]: s for p, s in optimizer.state.items()}
         check(golden, step, {
@@ -284,7 +278,6 @@ def test_mezo_replays_the_authors_steps(
     count: int,
     tolerance: float,
     restore: str,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The authors' decay skips biases and norms, by name: two parameter groups here."""
     dtype = {"f64": torch.float64, "f32": torch.float32}[which]
@@ -308,9 +301,8 @@ def test_mezo_replays_the_authors_steps(
 
     for step in range(count):
         z = [steps[f"{which}/z{step}/{n}"] for n in (*decayed, *plain)]
-        monkeypatch.setattr(AutogradOracle, "stream", lambda self, name, z=z: Cast(z, dtype))
         losses.clear()
-        optimizer.step(closure)
+        optimizer.step(closure, probes=[torch.tensor(u) for u in z])
         assert np.abs(np.array(losses) - steps[f"{which}/losses"][step]).max() < tolerance
         for n, p in named.items():
             error = np.abs(p.detach().numpy() - steps[f"{which}/theta{step + 1}/{n}"]).max()
@@ -319,17 +311,6 @@ def test_mezo_replays_the_authors_steps(
             with torch.no_grad():
                 for n, p in named.items():
                     p.copy_(torch.tensor(steps[f"f32/theta{step + 1}/{n}"]))
-
-
-class Cast(Given):
-    """Given draws in the parameters' dtype."""
-
-    def __init__(self, draws: list[np.ndarray], dtype: torch.dtype) -> None:
-        super().__init__(draws)
-        self._dtype = dtype
-
-    def draw(self, kind: str, shape: tuple[int, ...]) -> Any:
-        return super().draw(kind, shape).to(self._dtype)
 
 
 @pytest.mark.usefixtures("x64")

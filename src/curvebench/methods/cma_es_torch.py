@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from curvebench.errors import MissingPackageError
-from curvebench.methods.validation import check
-from curvebench.oracle.optimizer_torch import OracleOptimizer
+from curvebench.methods.validation import check, whole
+from curvebench.oracle.optimizer_torch import LossOptimizer
 from curvebench.oracle.streams_torch import Stream
 
 COVARIANCES = ("auto", "full", "diagonal")
@@ -26,11 +26,11 @@ LARGEST_FULL = 2000
 """Above this many parameters ``covariance='auto'`` is diagonal: C takes d^2 numbers and its eigenvectors d^3 flops."""
 
 
-class CMAES(OracleOptimizer):
+class CMAES(LossOptimizer):
     """CMA-ES. Alone, pass ``step`` a closure that returns the loss; no ``backward`` is needed.
 
     Args:
-        params: parameters or groups, of floating dtype; all of them are one search space.
+        params: parameters or groups, of floating dtype; frozen ones are left alone; the others are one search space.
         sigma: first standard deviation of every parameter, > 0.
         population: samples a step, >= 2; 0: ``4 + floor(3 ln d)``.
         covariance: ``'full'``; ``'diagonal'``: separable; ``'auto'``: full up to 2000 parameters.
@@ -57,7 +57,7 @@ class CMAES(OracleOptimizer):
     ) -> None:
         check("CMAES", "sigma", sigma, "(0, inf)")
         if population:
-            check("CMAES", "population", population, "[2, inf)")
+            population = whole("CMAES", "population", population, "[2, inf)")
         check("CMAES", "covariance", covariance, COVARIANCES)
         if find_spec("cma") is None:
             raise MissingPackageError("cma", "baselines", "CMAES")

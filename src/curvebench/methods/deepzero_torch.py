@@ -18,21 +18,21 @@ from torch import Tensor
 from curvebench.errors import CurvebenchError
 from curvebench.kernels.descent_torch import momentum_
 from curvebench.kernels.zeroth_torch import RGE, coordinate_gradient, restored
-from curvebench.methods.validation import check
-from curvebench.oracle.optimizer_torch import OracleOptimizer
+from curvebench.methods.validation import check, whole
+from curvebench.oracle.optimizer_torch import LossOptimizer
 
 RANKINGS = ("magnitude", "signed", "uniform")
 
 
-class DeepZero(OracleOptimizer):
+class DeepZero(LossOptimizer):
     """Sparse coordinate-wise zeroth-order SGD. Alone, pass ``step`` a closure that returns the loss.
 
     Only tensors of two and more dimensions are masked (convolutions, linear layers); biases and normalisation are
     always active. A step asks |S| + 1 losses for |S| active coordinates, the first one ``2 (grasp_queries + 1)`` more.
 
     Args:
-        params: parameters or groups, of floating dtype.
-        lr: step size, > 0.
+        params: parameters or groups, of floating dtype; frozen ones are left alone.
+        lr: step size, >= 0.
         mu: smoothing radius, > 0, of CGE and of ZO-GraSP.
         sparsity: share of masked weights, in [0, 1).
         mask_every: steps between two draws of the masks, >= 1.
@@ -68,18 +68,17 @@ class DeepZero(OracleOptimizer):
     ) -> None:
         check("DeepZero", "mu", mu, "(0, inf)")
         check("DeepZero", "sparsity", sparsity, "[0, 1)")
-        check("DeepZero", "mask_every", mask_every, "[1, inf)")
-        check("DeepZero", "grasp_queries", grasp_queries, "[1, inf)")
         check("DeepZero", "ranking", ranking, RANKINGS)
-        self.mu, self.sparsity, self.mask_every = mu, sparsity, mask_every
-        self.grasp_queries, self.ranking = grasp_queries, ranking
+        self.mu, self.sparsity, self.ranking = mu, sparsity, ranking
+        self.mask_every = whole("DeepZero", "mask_every", mask_every, "[1, inf)")
+        self.grasp_queries = whole("DeepZero", "grasp_queries", grasp_queries, "[1, inf)")
         self._seed = 0  # of the masks
         self._zeros: list[int] | None = None
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}, generator)
 
     def check_group(self, group: dict[str, Any]) -> None:
         """Refuse options outside their range."""
-        for name, allowed in (("lr", "(0, inf)"), ("momentum", "[0, 1)"), ("weight_decay", "[0, inf)")):
+        for name, allowed in (("lr", "[0, inf)"), ("momentum", "[0, 1)"), ("weight_decay", "[0, inf)")):
             check("DeepZero", name, group[name], allowed)
 
     @property
@@ -104,7 +103,7 @@ class DeepZero(OracleOptimizer):
         return seen.loss
 
     def masks(self) -> list[Tensor | None]:
-        """The masks of the last step, drawn again from their seed; None where a tensor is never masked.
+        """The masks of the last step, one per trained parameter, drawn again from their seed; None where never masked.
 
         Raises:
             CurvebenchError: there was no step yet.

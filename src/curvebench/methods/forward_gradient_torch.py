@@ -14,20 +14,20 @@ from torch import Tensor
 
 from curvebench.kernels.descent_torch import momentum_
 from curvebench.kernels.zeroth_torch import direction
-from curvebench.methods.validation import check
+from curvebench.methods.validation import check, whole
 from curvebench.oracle.forward_torch import closure_jvp
-from curvebench.oracle.optimizer_torch import OracleOptimizer
+from curvebench.oracle.optimizer_torch import LossOptimizer
 
 
-class ForwardGradient(OracleOptimizer):
+class ForwardGradient(LossOptimizer):
     """SGD on forward gradients: no backward pass, no graph, no smoothing radius.
 
     Alone, pass ``step`` a closure that returns the loss at the live parameters and does not call ``backward``; it runs
     once per direction, with the parameters carrying a tangent.
 
     Args:
-        params: parameters or groups, of floating dtype.
-        lr: step size, > 0; the largest safe one is about ``q/(d+q+1)`` of SGD's.
+        params: parameters or groups, of floating dtype; frozen ones are left alone.
+        lr: step size, >= 0; the largest safe one is about ``q/(d+q+1)`` of SGD's.
         queries: directions per step, q >= 1.
         momentum: in [0, 1).
         weight_decay: coupled decay, >= 0.
@@ -48,13 +48,12 @@ class ForwardGradient(OracleOptimizer):
         weight_decay: float = 0.0,
         generator: torch.Generator | None = None,
     ) -> None:
-        check("ForwardGradient", "queries", queries, "[1, inf)")
-        self.queries = queries
+        self.queries = whole("ForwardGradient", "queries", queries, "[1, inf)")
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}, generator)
 
     def check_group(self, group: dict[str, Any]) -> None:
         """Refuse options outside their range."""
-        for name, allowed in (("lr", "(0, inf)"), ("momentum", "[0, 1)"), ("weight_decay", "[0, inf)")):
+        for name, allowed in (("lr", "[0, inf)"), ("momentum", "[0, 1)"), ("weight_decay", "[0, inf)")):
             check("ForwardGradient", name, group[name], allowed)
 
     @torch.no_grad()

@@ -16,15 +16,15 @@ from torch import Tensor
 
 from curvebench.kernels.replay_torch import Probe, noise, part, refuse_half
 from curvebench.methods.validation import check
-from curvebench.oracle.optimizer_torch import OracleOptimizer
+from curvebench.oracle.optimizer_torch import LossOptimizer
 
 
-class HiZOO(OracleOptimizer):
+class HiZOO(LossOptimizer):
     """Hessian-informed zeroth-order SGD. Alone, pass ``step`` a closure that returns the loss.
 
     Args:
-        params: parameters or groups, of floating dtype.
-        lr: step size, > 0.
+        params: parameters or groups, of floating dtype; frozen ones are left alone.
+        lr: step size, >= 0.
         eps: half the distance between the two outer evaluations, > 0.
         alpha: how fast ``h`` follows, in [0, 1]; 0 is MeZO.
         weight_decay: decay, multiplied by lr, >= 0.
@@ -57,7 +57,7 @@ class HiZOO(OracleOptimizer):
 
     def check_group(self, group: dict[str, Any]) -> None:
         """Refuse options outside their range, and half precision with ``restore='replay'``."""
-        for name, allowed in (("lr", "(0, inf)"), ("alpha", "[0, 1]"), ("weight_decay", "[0, inf)")):
+        for name, allowed in (("lr", "[0, inf)"), ("alpha", "[0, 1]"), ("weight_decay", "[0, inf)")):
             check("HiZOO", name, group[name], allowed)
         if self.restore == "replay":
             refuse_half("HiZOO", group["params"])
@@ -66,7 +66,7 @@ class HiZOO(OracleOptimizer):
     def step(self, closure: Callable[[], Any] | None = None) -> Tensor:  # type: ignore[override]
         """One step of three losses; returns the one at the parameters before it."""
         oracle, everything, eps = self.ask(closure), self.everything(), self.eps
-        owner = [group for group in self.param_groups for _ in group["params"]]
+        owner = self.owners()
         curvature = self.slots(everything, "h", 1.0)
 
         def draws() -> Iterator[tuple[int, slice | None, Tensor]]:

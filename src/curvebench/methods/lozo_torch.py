@@ -15,17 +15,17 @@ import torch
 from torch import Tensor
 
 from curvebench.kernels.replay_torch import Probe, noise, part, refuse_half
-from curvebench.methods.validation import check
-from curvebench.oracle.optimizer_torch import OracleOptimizer
+from curvebench.methods.validation import check, whole
+from curvebench.oracle.optimizer_torch import LossOptimizer
 
 
-class LOZO(OracleOptimizer):
+class LOZO(LossOptimizer):
     """Low-rank zeroth-order SGD. Alone, pass ``step`` a closure that returns the loss; no ``backward`` is needed.
 
     Args:
-        params: parameters or groups, of floating dtype; tensors of more than two dimensions are matrices
-            ``[first, rest]``.
-        lr: step size, > 0.
+        params: parameters or groups, of floating dtype; frozen ones are left alone; tensors of more than two
+            dimensions are matrices ``[first, rest]``.
+        lr: step size, >= 0.
         eps: half the distance between the two evaluations, > 0.
         rank: r >= 1.
         period: steps between two draws of ``V``, >= 1.
@@ -57,16 +57,15 @@ class LOZO(OracleOptimizer):
         generator: torch.Generator | None = None,
     ) -> None:
         check("LOZO", "eps", eps, "(0, inf)")
-        check("LOZO", "rank", rank, "[1, inf)")
-        check("LOZO", "period", period, "[1, inf)")
         check("LOZO", "restore", restore, ("replay", "copy"))
-        self.eps, self.rank, self.period, self.restore = eps, rank, period, restore
+        self.eps, self.restore = eps, restore
+        self.rank, self.period = (whole("LOZO", n, v, "[1, inf)") for n, v in (("rank", rank), ("period", period)))
         self._seed = 0  # of V
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay}, generator)
 
     def check_group(self, group: dict[str, Any]) -> None:
         """Refuse options outside their range, and half precision with ``restore='replay'``."""
-        for name, allowed in (("lr", "(0, inf)"), ("weight_decay", "[0, inf)")):
+        for name, allowed in (("lr", "[0, inf)"), ("weight_decay", "[0, inf)")):
             check("LOZO", name, group[name], allowed)
         if self.restore == "replay":
             refuse_half("LOZO", group["params"])
@@ -82,13 +81,12 @@ class LOZO(OracleOptimizer):
         def direction() -> Iterator[tuple[dict[str, Any], Tensor, Tensor]]:
             draw = partial(oracle.stream("lozo").draw, "normal")
             generator = torch.Generator(everything[0].device).manual_seed(self._seed)
-            for group in self.param_groups:
-                for p in group["params"]:
-                    if p.dim() < 2:
-                        yield from ((group, part(p, rows), z) for _, rows, z in noise([p], draw))
-                    else:
-                        v = torch.randn(p[0].numel(), self.rank, generator=generator, device=generator.device).to(p)
-                        yield group, p, (draw((p.shape[0], self.rank)).to(p) @ v.T).view(p.shape)
+            for group, p in zip(self.owners(), everything, strict=True):
+                if p.dim() < 2:
+                    yield from ((group, part(p, rows), z) for _, rows, z in noise([p], draw))
+                else:
+                    v = torch.randn(p[0].numel(), self.rank, generator=generator, device=generator.device).to(p)
+                    yield group, p, (draw((p.shape[0], self.rank)).to(p) @ v.T).view(p.shape)
 
         with Probe(everything, lambda: ((p, z) for _, p, z in direction()), self.restore == "copy") as probe:
             probe.to(self.eps)

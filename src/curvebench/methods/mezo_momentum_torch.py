@@ -15,15 +15,15 @@ from torch import Tensor
 
 from curvebench.kernels.replay_torch import Probe, noise, part, refuse_half
 from curvebench.methods.validation import check
-from curvebench.oracle.optimizer_torch import OracleOptimizer
+from curvebench.oracle.optimizer_torch import LossOptimizer
 
 
-class MeZOMomentum(OracleOptimizer):
+class MeZOMomentum(LossOptimizer):
     """MeZO with a momentum buffer. Alone, pass ``step`` a closure that returns the loss; no ``backward`` is needed.
 
     Args:
-        params: parameters or groups, of floating dtype.
-        lr: step size, > 0.
+        params: parameters or groups, of floating dtype; frozen ones are left alone.
+        lr: step size, >= 0.
         eps: half the distance between the two evaluations, > 0.
         momentum: in [0, 1).
         weight_decay: coupled decay, >= 0.
@@ -57,7 +57,7 @@ class MeZOMomentum(OracleOptimizer):
 
     def check_group(self, group: dict[str, Any]) -> None:
         """Refuse options outside their range, and half precision with ``restore='replay'``."""
-        for name, allowed in (("lr", "(0, inf)"), ("momentum", "[0, 1)"), ("weight_decay", "[0, inf)")):
+        for name, allowed in (("lr", "[0, inf)"), ("momentum", "[0, 1)"), ("weight_decay", "[0, inf)")):
             check("MeZOMomentum", name, group[name], allowed)
         if self.restore == "replay":
             refuse_half("MeZOMomentum", group["params"])
@@ -66,7 +66,7 @@ class MeZOMomentum(OracleOptimizer):
     def step(self, closure: Callable[[], Any] | None = None) -> Tensor:  # type: ignore[override]
         """One step of two losses; returns their mean."""
         oracle, everything = self.ask(closure), self.everything()
-        owner = [group for group in self.param_groups for _ in group["params"]]
+        owner = self.owners()
 
         def draws() -> Iterator[tuple[int, slice | None, Tensor]]:
             return noise(everything, partial(oracle.stream("mezo").draw, "normal"))

@@ -6,28 +6,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from curvebench.errors import CurvebenchError
 from curvebench.kernels.replay_torch import Along, Probe, Visit, refuse_half, visit
 from curvebench.methods.validation import check
-from curvebench.oracle.optimizer_torch import OracleOptimizer
+from curvebench.oracle.optimizer_torch import LossOptimizer
 from curvebench.oracle.streams_torch import NativeStream
 
 _STREAMS = ("mezo", "mezo-lane")
 
 
-class MeZO(OracleOptimizer):
+class MeZO(LossOptimizer):
     """Memory-efficient zeroth-order SGD.
 
     Alone, pass ``step`` a closure that returns the loss; no ``backward`` is needed and autograd is off inside.
 
     Args:
-        params: parameters or groups, of floating dtype.
+        params: parameters or groups, of floating dtype; frozen ones are left alone.
         lr: step size, >= 0.
         eps: half the distance between the two evaluations, > 0.
         weight_decay: decay, multiplied by lr, >= 0.
@@ -67,12 +68,31 @@ class MeZO(OracleOptimizer):
             refuse_half("MeZO", group["params"])
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Tensor:  # type: ignore[override]
-        """One step of two evaluations; returns ``f(theta + eps z)``."""
+    def step(  # type: ignore[override]
+        self, closure: Callable[[], Any] | None = None, *, probes: Sequence[Tensor] | None = None
+    ) -> Tensor:
+        """One step of two evaluations; returns ``f(theta + eps z)``.
+
+        Args:
+            closure: returns the loss.
+            probes: ``z`` for each parameter that is trained, in order and of its shape: to replay a recorded run.
+
+        Raises:
+            CurvebenchError: no closure, or probes of other shapes.
+        """
         oracle, everything, eps = self.ask(closure), self.everything(), self.eps
-        owner = [group for group in self.param_groups for _ in group["params"]]
+        if probes is not None and [z.shape for z in probes] != [p.shape for p in everything]:
+            raise CurvebenchError(
+                f"MeZO: probes of shapes {[tuple(z.shape) for z in probes]}: must be "
+                f"{[tuple(p.shape) for p in everything]}, those of the trained parameters, in order"
+            )
+        owner = self.owners()
 
         def walk(each: Visit) -> None:
+            if probes is not None:
+                for i, (theta, z) in enumerate(zip(everything, probes, strict=True)):
+                    each(i, theta, z.to(theta))
+                return
             # Native noise has no twin in jax to agree with: there, two streams are drawn side by side.
             names = _STREAMS if isinstance(oracle.stream(_STREAMS[0]), NativeStream) else _STREAMS[:1]
             visit(everything, [partial(oracle.stream(name).fill_, kind="normal") for name in names], each)
@@ -85,7 +105,7 @@ class MeZO(OracleOptimizer):
 
         with Probe(everything, Along(add), self.restore == "copy") as probe:
             probe.to(eps)
-            above = oracle.loss()
+            above = oracle.loss().clone()
             probe.to(-eps)
             below = oracle.loss()
             slope, rest = float((above - below) / (2 * eps)), probe.release()

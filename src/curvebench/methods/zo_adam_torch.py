@@ -14,18 +14,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from curvebench.errors import HyperparameterError
 from curvebench.kernels.descent_torch import adam_
 from curvebench.kernels.zeroth_torch import LAWS, RGE
-from curvebench.methods.validation import check
-from curvebench.oracle.optimizer_torch import OracleOptimizer
+from curvebench.methods.validation import check, whole
+from curvebench.oracle.optimizer_torch import LossOptimizer
 
 
-class ZOAdam(OracleOptimizer):
+class ZOAdam(LossOptimizer):
     """Zeroth-order Adam. Alone, pass ``step`` a closure that returns the loss; no ``backward`` is needed.
 
     Args:
-        params: parameters or groups, of floating dtype.
-        lr: step size, > 0.
+        params: parameters or groups, of floating dtype; frozen ones are left alone.
+        lr: step size, >= 0.
         betas: decay rates ``(b1, b2)`` of the two moments, each in [0, 1).
         eps: added outside the root, > 0.
         mu: smoothing radius, > 0.
@@ -37,6 +38,7 @@ class ZOAdam(OracleOptimizer):
 
     Raises:
         HyperparameterError: a value outside its range.
+        TypeError: a parameter of half precision, in which the averages stand still.
         CurvebenchError: ``step`` without a closure.
 
     Differs from ZO-AdaMM (Chen et al. 2019): bias correction, and no running maximum of ``v``.
@@ -57,15 +59,22 @@ class ZOAdam(OracleOptimizer):
         generator: torch.Generator | None = None,
     ) -> None:
         check("ZOAdam", "mu", mu, "(0, inf)")
-        check("ZOAdam", "queries", queries, "[1, inf)")
         check("ZOAdam", "law", law, LAWS)
-        self.estimator = RGE(mu, queries, central, law)
+        self.estimator = RGE(mu, whole("ZOAdam", "queries", queries, "[1, inf)"), central, law)
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}, generator)
 
     def check_group(self, group: dict[str, Any]) -> None:
         """Refuse options outside their range."""
-        for name, allowed in (("lr", "(0, inf)"), ("eps", "(0, inf)"), ("weight_decay", "[0, inf)")):
+        for name, allowed in (("lr", "[0, inf)"), ("eps", "(0, inf)"), ("weight_decay", "[0, inf)")):
             check("ZOAdam", name, group[name], allowed)
+        if len(group["betas"]) != 2:
+            raise HyperparameterError(f"ZOAdam: betas = {group['betas']!r}: must be two numbers")
+        for p in group["params"]:
+            if p.dtype in (torch.float16, torch.bfloat16):
+                raise TypeError(
+                    f"ZOAdam: a parameter has dtype {p.dtype}: must be float32 or float64 (beta2 = 0.999 rounds to 1 "
+                    "in bfloat16, eps = 1e-8 to 0 in float16)"
+                )
         for name, beta in zip(("beta1", "beta2"), group["betas"], strict=True):
             check("ZOAdam", name, beta, "[0, 1)")
 

@@ -15,16 +15,16 @@ from torch import Tensor
 
 from curvebench.kernels.descent_torch import momentum_
 from curvebench.kernels.zeroth_torch import LAWS, RGE
-from curvebench.methods.validation import check
-from curvebench.oracle.optimizer_torch import OracleOptimizer
+from curvebench.methods.validation import check, whole
+from curvebench.oracle.optimizer_torch import LossOptimizer
 
 
-class ZOSGD(OracleOptimizer):
+class ZOSGD(LossOptimizer):
     """Zeroth-order SGD. Alone, pass ``step`` a closure that returns the loss; no ``backward`` is needed.
 
     Args:
-        params: parameters or groups, of floating dtype.
-        lr: step size, > 0; the largest safe one is about ``q/(d+q-1)`` of SGD's.
+        params: parameters or groups, of floating dtype; frozen ones are left alone.
+        lr: step size, >= 0; the largest safe one is about ``q/(d+q-1)`` of SGD's.
         mu: smoothing radius, > 0.
         queries: directions per step, q >= 1.
         central: two-sided differences: 2q losses a step instead of q + 1.
@@ -52,14 +52,13 @@ class ZOSGD(OracleOptimizer):
         generator: torch.Generator | None = None,
     ) -> None:
         check("ZOSGD", "mu", mu, "(0, inf)")
-        check("ZOSGD", "queries", queries, "[1, inf)")
         check("ZOSGD", "law", law, LAWS)
-        self.estimator = RGE(mu, queries, central, law)
+        self.estimator = RGE(mu, whole("ZOSGD", "queries", queries, "[1, inf)"), central, law)
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}, generator)
 
     def check_group(self, group: dict[str, Any]) -> None:
         """Refuse options outside their range."""
-        for name, allowed in (("lr", "(0, inf)"), ("momentum", "[0, 1)"), ("weight_decay", "[0, inf)")):
+        for name, allowed in (("lr", "[0, inf)"), ("momentum", "[0, 1)"), ("weight_decay", "[0, inf)")):
             check("ZOSGD", name, group[name], allowed)
 
     @torch.no_grad()

@@ -14,16 +14,16 @@ import torch
 from torch import Tensor
 
 from curvebench.kernels.zeroth_torch import LAWS, RGE
-from curvebench.methods.validation import check
-from curvebench.oracle.optimizer_torch import OracleOptimizer
+from curvebench.methods.validation import check, whole
+from curvebench.oracle.optimizer_torch import LossOptimizer
 
 
-class ZOSign(OracleOptimizer):
+class ZOSign(LossOptimizer):
     """Zeroth-order signSGD. Alone, pass ``step`` a closure that returns the loss; no ``backward`` is needed.
 
     Args:
-        params: parameters or groups, of floating dtype.
-        lr: how far every coordinate moves, > 0.
+        params: parameters or groups, of floating dtype; frozen ones are left alone.
+        lr: how far every coordinate moves, >= 0.
         mu: smoothing radius, > 0.
         queries: directions per step, q >= 1.
         central: two-sided differences: 2q losses a step instead of q + 1.
@@ -51,14 +51,13 @@ class ZOSign(OracleOptimizer):
         generator: torch.Generator | None = None,
     ) -> None:
         check("ZOSign", "mu", mu, "(0, inf)")
-        check("ZOSign", "queries", queries, "[1, inf)")
         check("ZOSign", "law", law, LAWS)
-        self.estimator = RGE(mu, queries, central, law)
+        self.estimator = RGE(mu, whole("ZOSign", "queries", queries, "[1, inf)"), central, law)
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay}, generator)
 
     def check_group(self, group: dict[str, Any]) -> None:
         """Refuse options outside their range."""
-        for name, allowed in (("lr", "(0, inf)"), ("weight_decay", "[0, inf)")):
+        for name, allowed in (("lr", "[0, inf)"), ("weight_decay", "[0, inf)")):
             check("ZOSign", name, group[name], allowed)
 
     @torch.no_grad()

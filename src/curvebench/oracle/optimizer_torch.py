@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from curvebench.errors import CurvebenchError
+from curvebench.errors import CurvebenchError, HyperparameterError
 from curvebench.oracle.standalone_torch import AutogradOracle
 from curvebench.oracle.torch import TorchOracle
 
@@ -38,8 +39,9 @@ class OracleOptimizer(torch.optim.Optimizer):
         """Add parameters with options of their own; a bad option is refused and nothing is added.
 
         Raises:
-            TypeError: a parameter is not of floating dtype.
+            TypeError: a parameter is not of floating dtype, or sparse.
             CurvebenchError: a parameter is given twice.
+            HyperparameterError: an option that all groups share is given for one.
         """
         super().add_param_group(param_group)
         group, name = self.param_groups[-1], type(self).__name__
@@ -50,6 +52,14 @@ class OracleOptimizer(torch.optim.Optimizer):
             if len({id(p) for p in group["params"]}) < len(group["params"]):
                 raise CurvebenchError(f"{name}: a parameter is given twice: tied weights count once")
             self.check_group(group)
+            for p in group["params"]:
+                if p.layout != torch.strided:
+                    raise TypeError(f"{name}: a parameter has layout {p.layout}: must be dense (torch.strided)")
+            shared = inspect.signature(type(self).__init__).parameters.keys() - self.defaults.keys() - {"params"}
+            for word in sorted(shared & param_group.keys()):
+                raise HyperparameterError(
+                    f"{name}: {word} = {param_group[word]!r} in a group: all parameters share one: give it to {name}"
+                )
         except Exception:
             self.param_groups.pop()
             raise
@@ -72,11 +82,13 @@ class OracleOptimizer(torch.optim.Optimizer):
         return sum(int(u * 256) << 8 * i for i, u in enumerate(bytes_))
 
     def by_group(self, values: Sequence[Tensor]) -> Iterator[tuple[dict[str, Any], list[Tensor], list[Tensor]]]:
-        """Tensors of all parameters, cut into ``(group, its parameters, their tensors)``."""
-        start = 0
+        """Tensors of all parameters, cut into ``(group, its parameters, their tensors)``; no empty ones."""
+        start, all_of_them = 0, set(self.everything())
         for group in self.param_groups:
-            stop = start + len(group["params"])
-            yield group, group["params"], list(values[start:stop])
+            members = [p for p in group["params"] if p in all_of_them]
+            stop = start + len(members)
+            if members:  # torch's functions on lists take no empty ones
+                yield group, members, list(values[start:stop])
             start = stop
 
     def slots(self, parameters: Sequence[Tensor], name: str, value: float = 0.0) -> list[Tensor]:
@@ -85,6 +97,11 @@ class OracleOptimizer(torch.optim.Optimizer):
             if name not in self.state[p]:
                 self.state[p][name] = torch.full_like(p, value, requires_grad=False)
         return [self.state[p][name] for p in parameters]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy or a pickle has: everything but hooks, schedulers and the harness; torch keeps three names."""
+        kept = {k: v for k, v in vars(self).items() if k != "step" and not k.startswith("_optimizer_")}
+        return {**kept, "oracle": None}
 
     def state_dict(self) -> dict[str, Any]:
         """The optimiser's state, its generator included, so that a run continues bit-identically."""
@@ -103,3 +120,20 @@ class OracleOptimizer(torch.optim.Optimizer):
             if self._generator is None:
                 self._generator = torch.Generator(self.everything()[0].device)
             self._generator.set_state(saved.cpu())
+
+
+class LossOptimizer(OracleOptimizer):
+    """An optimiser that asks for losses or directional derivatives, so that ``p.grad`` cannot say what is trained.
+
+    Frozen parameters (``requires_grad`` off) are left alone, unless all are frozen: then all are trained, since no
+    gradient is needed.
+    """
+
+    def everything(self) -> list[Tensor]:
+        """The parameters that are trained, group after group."""
+        given = super().everything()
+        return [p for p in given if p.requires_grad] or given
+
+    def owners(self) -> list[dict[str, Any]]:
+        """The group of each of :meth:`everything`."""
+        return [group for group, members, _ in self.by_group(self.everything()) for _ in members]

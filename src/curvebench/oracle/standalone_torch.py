@@ -84,7 +84,8 @@ class AutogradOracle:
         if self._closure is None:
             raise CurvebenchError("a zeroth-order method needs a closure that returns the loss: step(closure)")
         with torch.no_grad():
-            return torch.as_tensor(self._closure())
+            value = self._closure()
+        return value if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.float64)  # as a Python float is
 
     def stream(self, name: str) -> Stream:
         """Open (rewind) a stream of this step; all streams of a step derive from one draw of the generator.
