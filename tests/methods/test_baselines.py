@@ -87,6 +87,28 @@ def rms(x: np.ndarray) -> float:
     return float(np.sqrt(np.mean(x**2)))
 
 
+def sgd(lr: float, momentum: float = 0.0, nesterov: bool = False) -> Iterator[Arrays]:
+    p = start()
+    m = [np.zeros_like(x) for x in p]
+    for g in gradients():
+        for i in range(len(p)):
+            m[i] = momentum * m[i] + g[i]
+            p[i] = p[i] - lr * (g[i] + momentum * m[i] if nesterov else m[i])
+        yield p
+
+
+def adam(lr: float, beta1: float, beta2: float, eps: float, weight_decay: float = 0.0) -> Iterator[Arrays]:
+    p = start()
+    m, v = [np.zeros_like(x) for x in p], [np.zeros_like(x) for x in p]
+    for t, g in enumerate(gradients(), 1):
+        for i in range(len(p)):
+            m[i] = beta1 * m[i] + (1 - beta1) * g[i]
+            v[i] = beta2 * v[i] + (1 - beta2) * g[i] ** 2
+            scaled = m[i] / (1 - beta1**t) / (np.sqrt(v[i] / (1 - beta2**t)) + eps)
+            p[i] = p[i] - lr * (scaled + weight_decay * p[i])
+        yield p
+
+
 def adagrad(lr: float, initial_accumulator: float) -> Iterator[Arrays]:
     p = start()
     s = [np.full_like(x, initial_accumulator) for x in p]
@@ -298,6 +320,11 @@ def muon(lr: float, momentum: float, weight_decay: float, ns_steps: int, adamw_l
 MUON = {"lr": 0.1, "momentum": 0.8, "weight_decay": 0.2, "ns_steps": 4, "adamw_lr": 0.05, "adamw_beta1": 0.7,
         "adamw_beta2": 0.8, "adamw_eps": 1e-3, "adamw_weight_decay": 0.1}  # fmt: skip
 CASES: list[tuple[str, str, Rule, dict[str, Any], float]] = [
+    ("sgd", "torch", sgd, {"lr": 0.1}, 1e-12),
+    ("momentum", "torch", sgd, {"lr": 0.1, "momentum": 0.7}, 1e-12),
+    ("nesterov", "torch", lambda **more: sgd(**more, nesterov=True), {"lr": 0.1, "momentum": 0.7}, 1e-12),
+    ("adam", "torch", adam, {"lr": 0.05, "beta1": 0.7, "beta2": 0.8, "eps": 1e-3}, 1e-12),
+    ("adamw", "torch", adam, {"lr": 0.05, "beta1": 0.7, "beta2": 0.8, "eps": 1e-3, "weight_decay": 0.3}, 1e-12),
     ("adagrad", "torch", adagrad, {"lr": 0.1, "initial_accumulator": 1e-2}, 1e-12),
     ("rmsprop", "torch", rmsprop, {"lr": 0.05, "decay": 0.8, "eps": 1e-3}, 1e-12),
     ("nadam", "torch", nadam, {"lr": 0.05, "beta1": 0.7, "beta2": 0.8, "eps": 1e-3}, 1e-12),
