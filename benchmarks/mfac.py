@@ -44,7 +44,7 @@ class Step:
     track_ratio.unit = "ours / two passes over the window"  # type: ignore[attr-defined]
 
 
-class SetUp:
+class StaticInverse:
     """The static inverse's set-up, against the recursion of matrix-vector products."""
 
     params = ([(64, 10**5), (128, 10**5)],)

@@ -157,8 +157,9 @@ def test_no_color(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_ctrl_c_in_a_real_process(tmp_path: Path) -> None:
     program = (
-        "import sys, types, time, click, importlib.util\n"
+        "import signal, sys, types, time, click, importlib.util\n"
         "from curvebench.cli.lazy import LazyGroup\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a job in the background ignores it
         "module = types.ModuleType('slow_verb')\n"
         "module.__spec__ = importlib.util.spec_from_loader('slow_verb', loader=None)\n"
         "@click.command('slow')\n"
@@ -170,9 +171,8 @@ def test_ctrl_c_in_a_real_process(tmp_path: Path) -> None:
         "LazyGroup('curvebench', verbs={'slow': ('slow_verb', '')}).main(['slow'], prog_name='curvebench')\n"
     )
     child = subprocess.Popen(
-        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a job in the background ignores it
-    )  # fmt: skip
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path
+    )
     assert child.stdout is not None
     assert child.stdout.readline() == "ready\n"
     child.send_signal(signal.SIGINT)
