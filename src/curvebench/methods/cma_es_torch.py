@@ -6,8 +6,8 @@ ranked by their losses on the step's batch; pycma moves m, sigma and C. The para
 
 from __future__ import annotations
 
+import copy
 import math
-import pickle
 from collections.abc import Callable, Iterable
 from importlib.util import find_spec
 from typing import Any
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from curvebench.errors import MissingPackageError
+from curvebench.errors import CurvebenchError, MissingPackageError
 from curvebench.methods.validation import check, whole
 from curvebench.oracle.optimizer_torch import LossOptimizer
 from curvebench.oracle.streams_torch import Stream
@@ -112,18 +112,25 @@ class CMAES(LossOptimizer):
         return [f"{self.skipped} steps skipped: no sample had a finite loss"] if self.skipped else []
 
     def state_dict(self) -> dict[str, Any]:
-        """The optimiser's state; pycma's is a pickle."""
-        return super().state_dict() | {"strategy": pickle.dumps(self._strategy), "skipped": self.skipped}
+        """The optimiser's state; pycma's is a copy of its object, which ``torch.load(weights_only=True)`` refuses."""
+        return super().state_dict() | {"strategy": copy.deepcopy(self._strategy), "skipped": self.skipped}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore :meth:`state_dict`; it is unpickled, so it must come from somebody trusted."""
+        """Restore :meth:`state_dict`.
+
+        Raises:
+            CurvebenchError: its ``strategy`` is not pycma's object; nothing is ever unpickled here.
+        """
         rest = dict(state_dict)
-        self._strategy, self.skipped = pickle.loads(rest.pop("strategy")), rest.pop("skipped")
+        strategy, skipped = rest.pop("strategy"), rest.pop("skipped")
+        if strategy is not None and type(strategy).__module__.partition(".")[0] != "cma":
+            raise CurvebenchError(f"CMAES: strategy = {type(strategy).__name__}: must be pycma's CMAEvolutionStrategy")
+        self._strategy, self.skipped = copy.deepcopy(strategy), skipped
         super().load_state_dict(rest)
 
 
 class Noise:
-    """What pycma calls as ``randn``: standard normal numbers of the stream of this step, which is not pickled."""
+    """What pycma calls as ``randn``: standard normal numbers of the stream of this step, which is not copied."""
 
     stream: Stream | None = None
 
