@@ -40,7 +40,7 @@ def test_every_timing_takes_enough_samples(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_every_benchmark_runs_once(tmp_path: Path) -> None:
     # A copy of the configuration: asv writes its list of benchmarks beside the results even when it stores none.
     config = json.loads((ROOT / "asv.conf.json").read_text())
