@@ -206,14 +206,14 @@ def test_a_cards_value_out_of_range_is_refused_with_name_value_and_range(method:
 
 
 CLASSES: list[tuple[Callable[..., Any], dict[str, Any], str]] = [
-    (LAMB, {"lr": 0.0}, r"LAMB: lr = 0.0: must lie in \(0, inf\)"),
+    (LAMB, {"lr": -0.5}, r"LAMB: lr = -0.5: must lie in \[0, inf\)"),
     (LAMB, {"betas": (1.0, 0.9)}, r"LAMB: beta1 = 1.0: must lie in \[0, 1\)"),
     (LAMB, {"eps": 0.0}, r"LAMB: eps = 0.0: must lie in \(0, inf\)"),
     (LAMB, {"weight_decay": -1.0}, r"LAMB: weight_decay = -1.0: must lie in \[0, inf\)"),
-    (NAdam, {"lr": -1.0}, r"NAdam: lr = -1.0: must lie in \(0, inf\)"),
+    (NAdam, {"lr": -1.0}, r"NAdam: lr = -1.0: must lie in \[0, inf\)"),
     (NAdam, {"betas": (0.9, 1.0)}, r"NAdam: beta2 = 1.0: must lie in \[0, 1\)"),
     (Prodigy, {"d0": 0.0}, r"Prodigy: d0 = 0.0: must lie in \(0, inf\)"),
-    (Prodigy, {"lr": -1.0}, r"Prodigy: lr = -1.0: must lie in \(0, inf\)"),
+    (Prodigy, {"lr": -1.0}, r"Prodigy: lr = -1.0: must lie in \[0, inf\)"),
 ]
 
 
@@ -226,10 +226,10 @@ def test_a_classes_value_out_of_range_is_refused(constructor: Any, options: dict
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"lr": 0.0}, r"Muon: lr = 0.0: must lie in \(0, inf\)"),
+        ({"lr": -0.5}, r"Muon: lr = -0.5: must lie in \[0, inf\)"),
         ({"momentum": 1.0}, r"Muon: momentum = 1.0: must lie in \[0, 1\)"),
         ({"ns_steps": 100}, r"Muon: ns_steps = 100: must lie in \[1, 99\]"),
-        ({"adamw_lr": -1.0}, r"Muon: adamw_lr = -1.0: must lie in \(0, inf\)"),
+        ({"adamw_lr": -1.0}, r"Muon: adamw_lr = -1.0: must lie in \[0, inf\)"),
     ],
 )
 def test_muon_refuses(options: dict[str, Any], message: str) -> None:

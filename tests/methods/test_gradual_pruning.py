@@ -149,7 +149,7 @@ def test_a_closure_gives_the_loss_and_the_same_steps() -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"lr": 0.0}, r"MFACPruning: lr = 0\.0: must lie in \(0, inf\)"),
+        ({"lr": -0.5}, r"MFACPruning: lr = -0\.5: must lie in \[0, inf\)"),
         ({"density": 0.0}, r"density = 0\.0: must lie in \(0, 1\]"),
         ({"density": 1.5}, r"density = 1\.5: must lie in \(0, 1\]"),
         ({"prunings": -1}, r"prunings = -1: must lie in \[0, inf\)"),

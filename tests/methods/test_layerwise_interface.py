@@ -207,7 +207,8 @@ def test_numbers_may_be_numpys(method: type) -> None:
 
 @each
 @pytest.mark.parametrize("through", ["model", "base"])
-def test_statistics_of_gradients_that_were_thrown_away_are_forgotten(method: type, through: str) -> None:
+@pytest.mark.parametrize("to_none", [True, False])
+def test_statistics_of_gradients_that_were_thrown_away_are_forgotten(method: type, through: str, to_none: bool) -> None:
     """A loop that drops a batch calls ``model.zero_grad()``; what remains is one batch, not two micro-batches."""
     ends = []
     for dropped in (False, True):
@@ -218,7 +219,7 @@ def test_statistics_of_gradients_that_were_thrown_away_are_forgotten(method: typ
             batch, other = torch.randn(2, 6, 4, dtype=torch.float64)
             if dropped:
                 model(other).square().mean().backward()
-                (model if through == "model" else opt.base).zero_grad()
+                (model if through == "model" else opt.base).zero_grad(set_to_none=to_none)
             take(opt, model(batch).square().mean())
             model.zero_grad()
         ends.append(torch.cat([p.detach().flatten() for p in model.parameters()]))

@@ -86,11 +86,11 @@ def test_frozen_parameters_stay(name: str) -> None:
 
 
 BAD: list[tuple[str, dict[str, Any], str]] = [
-    ("newton", {"lr": 0.0}, r"Newton: lr = 0.0: must lie in \(0, inf\)"),
+    ("newton", {"lr": -0.5}, r"Newton: lr = -0.5: must lie in \[0, inf\)"),
     ("newton", {"damping": -1.0}, r"damping = -1.0: must lie in \[0, inf\)"),
     ("newton", {"curvature": "fisher"}, "curvature = 'fisher': must be one of 'hessian', 'absolute'"),
     ("newton", {"max_dimension": 0}, r"max_dimension = 0: must lie in \[1, inf\)"),
-    ("diagonal-newton", {"lr": float("nan")}, r"DiagonalNewton: lr = nan: must lie in \(0, inf\)"),
+    ("diagonal-newton", {"lr": float("nan")}, r"DiagonalNewton: lr = nan: must lie in \[0, inf\)"),
     ("levenberg-marquardt", {"damping": 0.0}, r"damping = 0.0: must lie in \(0, inf\)"),
     ("levenberg-marquardt", {"scaling": "none"}, "must be one of 'identity', 'diagonal'"),
     ("levenberg-marquardt", {"max_tries": 0}, r"max_tries = 0: must lie in \[1, inf\)"),

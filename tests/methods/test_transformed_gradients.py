@@ -325,13 +325,13 @@ def test_float32_trains(name: str) -> None:
 
 BAD: list[tuple[Make, str]] = [
     (lambda m: OrthoGrad(m.parameters()), "OrthoGrad: pass base, the optimiser that takes the step, or lr"),
-    (lambda m: OrthoGrad(m.parameters(), lr=0.0), r"OrthoGrad: lr = 0.0: must lie in \(0, inf\)"),
+    (lambda m: OrthoGrad(m.parameters(), lr=-0.5), r"OrthoGrad: lr = -0.5: must lie in \[0, inf\)"),
     (lambda m: OrthoGrad(m.parameters(), lr=0.1, betas=(0.9, 1.0)), r"beta2 = 1.0: must lie in \[0, 1\)"),
     (lambda m: OrthoGrad(m.parameters(), base=torch.optim.SGD(m.parameters(), lr=1.0), lr=0.1),
      "lr: the base optimiser's: set them there"),
     (lambda m: DCTAdamW(m.parameters(), rank=0), r"DCTAdamW: rank = 0: must lie in \[1, inf\)"),
     (lambda m: DCTAdamW(m.parameters(), select_every=0), r"select_every = 0: must lie in \[1, inf\)"),
-    (lambda m: DCTAdamW(m.parameters(), lr=-1.0), r"lr = -1.0: must lie in \(0, inf\)"),
+    (lambda m: DCTAdamW(m.parameters(), lr=-1.0), r"lr = -1.0: must lie in \[0, inf\)"),
     (lambda m: DCTAdamW(m.parameters(), betas=(-0.1, 0.9)), r"beta1 = -0.1: must lie in \[0, 1\)"),
     (lambda m: TrAct(m, lr=0.1, damping=0.0), r"TrAct: damping = 0.0: must lie in \(0, inf\)"),
     (lambda m: TrAct(m), "pass base, the optimiser that takes the step"),

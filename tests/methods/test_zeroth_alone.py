@@ -90,6 +90,42 @@ def test_a_step_size_of_zero_moves_nothing(constructor: Callable[..., Any]) -> N
     torch.testing.assert_close(values(module.parameters()), start, rtol=0, atol=tolerance)
 
 
+@pytest.mark.parametrize("constructor", STEPPING)
+@pytest.mark.parametrize("bad", [float("inf"), float("nan")])
+def test_a_step_without_a_finite_loss_is_skipped_and_counted(
+    constructor: Callable[..., Any], bad: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither the parameters nor a moment may take what is not a number: the next step is as if it had not been."""
+    module = net()
+    optimizer = constructor(module.parameters(), lr=0.01)
+    optimizer.step(lambda: loss_of(module))
+    start = values(module.parameters())
+    moments = copy.deepcopy({k: v for k, v in optimizer.state_dict().items() if k in ("state", "param_groups")})
+    for _ in range(2):
+        optimizer.step(lambda: loss_of(module) * bad)
+    tolerance = 1e-15 if hasattr(optimizer, "restore") else 0.0  # replay walks back by differences
+    torch.testing.assert_close(values(module.parameters()), start, rtol=0, atol=tolerance)
+    after = optimizer.state_dict()
+    torch.testing.assert_close({k: after[k] for k in moments}, moments, rtol=0, atol=0)
+    assert optimizer.skipped == after["skipped"] == 2
+    assert optimizer.notes() == ["2 steps skipped: a loss was not finite"]
+    assert caplog.text.count("is skipped") == 1
+    optimizer.step(lambda: loss_of(module))
+    assert values(module.parameters()).isfinite().all()
+
+
+def test_averages_of_a_group_that_came_later_are_not_taken_for_old_ones() -> None:
+    """The first step of Adam has the size lr, whenever it comes."""
+    module = net()
+    optimizer = ZOAdam(module[0].parameters(), lr=0.01, eps=1e-12)
+    for _ in range(5):
+        optimizer.step(lambda: loss_of(module))
+    start = values(module[2].parameters())
+    optimizer.add_param_group({"params": module[2].parameters()})
+    optimizer.step(lambda: loss_of(module))
+    torch.testing.assert_close((values(module[2].parameters()) - start).abs(), torch.full_like(start, 0.01))
+
+
 @pytest.mark.parametrize("constructor", [*STEPPING, CMAES, AdaHessian])
 @pytest.mark.parametrize("way", [copy.deepcopy, lambda pair: pickle.loads(pickle.dumps(pair))])
 def test_a_copy_goes_on_with_the_same_bits(constructor: Callable[..., Any], way: Callable[[Any], Any]) -> None:

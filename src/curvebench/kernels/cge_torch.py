@@ -78,6 +78,9 @@ def coordinate_gradient_reuse(
         central: two-sided differences.
         masks: per parameter of ``module.parameters()``, True where a coordinate is active, or None for all.
 
+    Returns:
+        The estimate; its loss is the one at the clean parameters, central or not, since that forward is made anyway.
+
     Raises:
         CurvebenchError: a layer is not supported.
     """
@@ -120,6 +123,9 @@ def coordinate_gradient_delta(
         mu: smoothing radius, > 0.
         central: two-sided differences.
         masks: per parameter of ``module.parameters()``, True where a coordinate is active, or None for all.
+
+    Returns:
+        The estimate; its loss is the one at the clean parameters, central or not, since that forward is made anyway.
 
     Raises:
         CurvebenchError: a layer is not supported.

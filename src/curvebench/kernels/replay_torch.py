@@ -147,7 +147,7 @@ class Probe:
     """Parameters moved along a direction, and back.
 
     ``with Probe(...) as probe: probe.to(eps); f(); probe.to(-eps); f(); rest = probe.release()``. If the block is left
-    by an exception the parameters are put back.
+    without ``release()``, by an exception or otherwise, the parameters are put back.
 
     Args:
         parameters: all parameters that the direction moves.
@@ -187,7 +187,7 @@ class Probe:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is None or not self._at:
+        if not self._at:
             return
         if self._clean is not None:
             torch._foreach_copy_(self._parameters, self._clean)

@@ -62,7 +62,6 @@ class CMAES(LossOptimizer):
         if find_spec("cma") is None:
             raise MissingPackageError("cma", "baselines", "CMAES")
         self.sigma, self.population, self.covariance = sigma, population, covariance
-        self.skipped = 0
         self._strategy: Any = None
         super().__init__(params, {}, generator)
 
@@ -113,7 +112,7 @@ class CMAES(LossOptimizer):
 
     def state_dict(self) -> dict[str, Any]:
         """The optimiser's state; pycma's is a copy of its object, which ``torch.load(weights_only=True)`` refuses."""
-        return super().state_dict() | {"strategy": copy.deepcopy(self._strategy), "skipped": self.skipped}
+        return super().state_dict() | {"strategy": copy.deepcopy(self._strategy)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore :meth:`state_dict`.
@@ -122,10 +121,10 @@ class CMAES(LossOptimizer):
             CurvebenchError: its ``strategy`` is not pycma's object; nothing is ever unpickled here.
         """
         rest = dict(state_dict)
-        strategy, skipped = rest.pop("strategy"), rest.pop("skipped")
+        strategy = rest.pop("strategy")
         if strategy is not None and type(strategy).__module__.partition(".")[0] != "cma":
             raise CurvebenchError(f"CMAES: strategy = {type(strategy).__name__}: must be pycma's CMAEvolutionStrategy")
-        self._strategy, self.skipped = copy.deepcopy(strategy), skipped
+        self._strategy = copy.deepcopy(strategy)
         super().load_state_dict(rest)
 
 

@@ -33,7 +33,7 @@ class DCTAdamW(torch.optim.Optimizer):
 
     Args:
         params: parameters or groups, float32 or float64. All options but ``rank`` may differ between groups.
-        lr: step size, > 0.
+        lr: step size, >= 0.
         betas: decay rates ``(b1, b2)``, each in [0, 1).
         eps: added outside the root, > 0.
         weight_decay: decoupled decay, multiplied by lr, >= 0.
@@ -176,7 +176,7 @@ class DCTAdamW(torch.optim.Optimizer):
 
 
 def _check_group(group: dict[str, Any]) -> None:
-    allowed = {"lr": "(0, inf)", "eps": "(0, inf)", "weight_decay": "[0, inf)", "rank": "[1, inf)",
+    allowed = {"lr": "[0, inf)", "eps": "(0, inf)", "weight_decay": "[0, inf)", "rank": "[1, inf)",
                "select_every": "[1, inf)"}  # fmt: skip
     for name, interval in allowed.items():
         check("DCTAdamW", name, group[name], interval)

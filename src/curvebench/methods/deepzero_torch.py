@@ -96,6 +96,8 @@ class DeepZero(LossOptimizer):
             self._seed = self.fresh_seed(oracle, "masks")
         self._steps += 1
         seen = coordinate_gradient(oracle.loss, everything, mu=self.mu, masks=self.masks())
+        if not self.usable(seen.gradient):
+            return seen.loss
         for group, params, gradient in self.by_group(seen.gradient):
             buffers = self.slots(params, "momentum") if group["momentum"] else []
             momentum_(params, gradient, buffers, lr=group["lr"], momentum=group["momentum"],

@@ -69,6 +69,8 @@ class ForwardGradient(LossOptimizer):
             else:
                 loss, slope = closure_jvp(closure, everything, v)
             torch._foreach_add_(total, v, alpha=float(slope) / self.queries)
+        if not self.usable(total):
+            return loss
         for group, params, gradient in self.by_group(total):
             buffers = self.slots(params, "momentum") if group["momentum"] else []
             momentum_(params, gradient, buffers, lr=group["lr"], momentum=group["momentum"],

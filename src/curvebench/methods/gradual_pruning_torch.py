@@ -34,7 +34,7 @@ class MFACPruning(OracleOptimizer):
 
     Args:
         params: parameters or groups, float32 or float64, on one device.
-        lr: step size, > 0.
+        lr: step size, >= 0.
         momentum: in [0, 1).
         weight_decay: coupled decay, >= 0.
         density: fraction of the prunable weights that is left in the end, in (0, 1].
@@ -84,7 +84,7 @@ class MFACPruning(OracleOptimizer):
 
     def check_group(self, group: dict[str, Any]) -> None:
         """Refuse options outside their range, and half precision, in which a Fisher matrix has no inverse."""
-        for name, allowed in (("lr", "(0, inf)"), ("momentum", "[0, 1)"), ("weight_decay", "[0, inf)")):
+        for name, allowed in (("lr", "[0, inf)"), ("momentum", "[0, 1)"), ("weight_decay", "[0, inf)")):
             check("MFACPruning", name, group[name], allowed)
         first = self.everything()[0]
         for p in group["params"]:

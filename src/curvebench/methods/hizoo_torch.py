@@ -81,7 +81,10 @@ class HiZOO(LossOptimizer):
             above = oracle.loss().clone()
             probe.to(-eps)
             below = oracle.loss()
-            slope, rest = float(above - below) / (2 * eps), probe.release()
+            slope = float(above - below) / (2 * eps)
+            if not self.usable(slope):
+                return middle
+            rest = probe.release()
         bend = abs(float(above + below - 2 * middle)) / (2 * eps**2)
         for i, rows, z in draws():
             theta, h, group = part(everything[i], rows), part(curvature[i], rows), owner[i]

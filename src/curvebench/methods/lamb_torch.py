@@ -25,7 +25,7 @@ class LAMB(OracleOptimizer):
 
     Args:
         params: parameters or groups, of floating dtype.
-        lr: step size relative to a tensor's norm, > 0.
+        lr: step size relative to a tensor's norm, >= 0.
         betas: decay rates ``(b1, b2)``, each in [0, 1).
         eps: added to the root, > 0.
         weight_decay: added to the direction before its length is taken, >= 0.
@@ -52,7 +52,7 @@ class LAMB(OracleOptimizer):
 
     def check_group(self, group: dict[str, Any]) -> None:
         """Refuse options outside their range."""
-        for name, allowed in (("lr", "(0, inf)"), ("eps", "(0, inf)"), ("weight_decay", "[0, inf)")):
+        for name, allowed in (("lr", "[0, inf)"), ("eps", "(0, inf)"), ("weight_decay", "[0, inf)")):
             check("LAMB", name, group[name], allowed)
         for name, beta in zip(("beta1", "beta2"), group["betas"], strict=True):
             check("LAMB", name, beta, "[0, 1)")

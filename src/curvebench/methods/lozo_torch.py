@@ -93,7 +93,10 @@ class LOZO(LossOptimizer):
             above = oracle.loss().clone()
             probe.to(-self.eps)
             below = oracle.loss()
-            slope, rest = float(above - below) / (2 * self.eps), probe.release()
+            slope = float(above - below) / (2 * self.eps)
+            if not self.usable(slope):
+                return (above + below) / 2
+            rest = probe.release()
         for group, theta, z in direction():
             keep = 1 - group["lr"] * group["weight_decay"]
             if keep != 1:

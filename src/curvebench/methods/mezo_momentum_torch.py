@@ -79,7 +79,10 @@ class MeZOMomentum(LossOptimizer):
             above = oracle.loss().clone()
             probe.to(-self.eps)
             below = oracle.loss()
-            slope, rest = float(above - below) / (2 * self.eps), probe.release()
+            slope = float(above - below) / (2 * self.eps)
+            if not self.usable(slope):
+                return (above + below) / 2
+            rest = probe.release()
         buffers = self.slots(everything, "momentum")
         for i, rows, z in draws():
             theta, b, group = part(everything[i], rows), part(buffers[i], rows), owner[i]

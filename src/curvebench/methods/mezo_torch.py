@@ -108,7 +108,10 @@ class MeZO(LossOptimizer):
             above = oracle.loss().clone()
             probe.to(-eps)
             below = oracle.loss()
-            slope, rest = float((above - below) / (2 * eps)), probe.release()
+            slope = float((above - below) / (2 * eps))
+            if not self.usable(slope):
+                return above
+            rest = probe.release()
 
         def update(i: int, theta: Tensor, z: Tensor) -> None:
             group = owner[i]

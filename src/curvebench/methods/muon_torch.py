@@ -21,13 +21,13 @@ class Muon(torch.optim.Optimizer):
 
     Args:
         model: module whose parameters are trained; :func:`hidden_matrices` says which of them are Muon's.
-        lr: Muon's step size, > 0.
+        lr: Muon's step size, >= 0.
         momentum: in [0, 1).
         weight_decay: of Muon's matrices, multiplied by lr, >= 0.
         nesterov: look ahead.
         ns_steps: Newton-Schulz iterations, in [1, 99].
         eps: least norm that a momentum is divided by, > 0.
-        adamw_lr: AdamW's step size, > 0.
+        adamw_lr: AdamW's step size, >= 0.
         adamw_betas: AdamW's decay rates, each in [0, 1).
         adamw_eps: added to AdamW's root, > 0.
         adamw_weight_decay: of AdamW's parameters, multiplied by its step size, >= 0.
@@ -58,8 +58,8 @@ class Muon(torch.optim.Optimizer):
         adamw_weight_decay: float = 0.0,
     ) -> None:
         for name, value, allowed in (
-            ("lr", lr, "(0, inf)"), ("momentum", momentum, "[0, 1)"), ("weight_decay", weight_decay, "[0, inf)"),
-            ("ns_steps", ns_steps, "[1, 99]"), ("eps", eps, "(0, inf)"), ("adamw_lr", adamw_lr, "(0, inf)"),
+            ("lr", lr, "[0, inf)"), ("momentum", momentum, "[0, 1)"), ("weight_decay", weight_decay, "[0, inf)"),
+            ("ns_steps", ns_steps, "[1, 99]"), ("eps", eps, "(0, inf)"), ("adamw_lr", adamw_lr, "[0, inf)"),
             ("adamw_beta1", adamw_betas[0], "[0, 1)"), ("adamw_beta2", adamw_betas[1], "[0, 1)"),
             ("adamw_eps", adamw_eps, "(0, inf)"), ("adamw_weight_decay", adamw_weight_decay, "[0, inf)"),
         ):  # fmt: skip

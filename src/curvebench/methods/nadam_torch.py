@@ -22,7 +22,7 @@ class NAdam(torch.optim.NAdam):
 
     Args:
         params: parameters or groups, of floating dtype.
-        lr: step size, > 0.
+        lr: step size, >= 0.
         betas: decay rates ``(b1, b2)``, each in [0, 1).
         eps: added to the root, > 0.
         weight_decay: >= 0.
@@ -48,7 +48,7 @@ class NAdam(torch.optim.NAdam):
         maximize: bool = False,
     ) -> None:
         for name, value, allowed in (
-            ("lr", lr, "(0, inf)"), ("beta1", betas[0], "[0, 1)"), ("beta2", betas[1], "[0, 1)"),
+            ("lr", lr, "[0, inf)"), ("beta1", betas[0], "[0, 1)"), ("beta2", betas[1], "[0, 1)"),
             ("eps", eps, "(0, inf)"), ("weight_decay", weight_decay, "[0, inf)"),
             ("momentum_decay", momentum_decay, "[0, inf)"),
         ):  # fmt: skip

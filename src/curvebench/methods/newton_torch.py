@@ -28,7 +28,7 @@ class DiagonalNewton(JointOptimizer):
 
     Args:
         params: parameters, or one group, float32 or float64.
-        lr: step size, > 0.
+        lr: step size, >= 0.
         damping: added to the diagonal, >= 0.
         curvature: ``'hessian'``, or ``'absolute'``: its absolute values.
         max_dimension: more parameters are refused: a step takes as many products.
@@ -41,7 +41,7 @@ class DiagonalNewton(JointOptimizer):
     """
 
     ranges: ClassVar[dict[str, str | tuple[str, ...]]] = {
-        "lr": "(0, inf)", "damping": "[0, inf)", "curvature": CURVATURES}  # fmt: skip
+        "lr": "[0, inf)", "damping": "[0, inf)", "curvature": CURVATURES}  # fmt: skip
 
     def __init__(
         self,
@@ -83,7 +83,7 @@ class Newton(DiagonalNewton):
 
     Args:
         params: parameters, or one group, float32 or float64.
-        lr: step size, > 0; 1 is Newton's.
+        lr: step size, >= 0; 1 is Newton's.
         damping: multiple of the identity added to the Hessian, >= 0.
         curvature: ``'hessian'``, or ``'absolute'``: with its eigenvalues' absolute values (Dauphin et al. 2014).
         max_dimension: more parameters are refused: the matrix takes d^2 numbers, its factorisation order d^3 flops.

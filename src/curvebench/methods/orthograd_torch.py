@@ -69,7 +69,7 @@ class OrthoGrad:
             raise HyperparameterError("OrthoGrad: pass base, the optimiser that takes the step, or lr for an AdamW")
         defaults = {"betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.0}
         chosen = {**defaults, **{name: value for name, value in options.items() if value is not None}}
-        for name, allowed in (("lr", "(0, inf)"), ("eps", "(0, inf)"), ("weight_decay", "[0, inf)")):
+        for name, allowed in (("lr", "[0, inf)"), ("eps", "(0, inf)"), ("weight_decay", "[0, inf)")):
             check("OrthoGrad", name, chosen[name], allowed)
         for name, beta in zip(("beta1", "beta2"), chosen["betas"], strict=True):
             check("OrthoGrad", name, beta, "[0, 1)")

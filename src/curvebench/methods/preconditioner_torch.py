@@ -97,7 +97,7 @@ class LayerPreconditioner:
             return base
         if lr is None:
             raise HyperparameterError(f"{self._name}: pass base, the optimiser that takes the step, or lr for an SGD")
-        check(self._name, "lr", lr, "(0, inf)")
+        check(self._name, "lr", lr, "[0, inf)")
         check(self._name, "momentum", momentum or 0.0, "[0, 1)")
         return torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=lr, momentum=momentum or 0.0)
 

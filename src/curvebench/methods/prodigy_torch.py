@@ -24,7 +24,7 @@ class Prodigy(pytorch_optimizer.Prodigy):
 
     Args:
         params: parameters or groups, of floating dtype.
-        lr: factor of the estimated step size, > 0.
+        lr: factor of the estimated step size, >= 0.
         betas: decay rates ``(b1, b2)``, each in [0, 1).
         eps: added to the root, multiplied by d, > 0.
         d0: first estimate of the step size, > 0; must be below the best one.
@@ -48,7 +48,7 @@ class Prodigy(pytorch_optimizer.Prodigy):
         weight_decay: float = 0.0,
     ) -> None:
         for name, value, allowed in (
-            ("lr", lr, "(0, inf)"), ("beta1", betas[0], "[0, 1)"), ("beta2", betas[1], "[0, 1)"),
+            ("lr", lr, "[0, inf)"), ("beta1", betas[0], "[0, 1)"), ("beta2", betas[1], "[0, 1)"),
             ("eps", eps, "(0, inf)"), ("d0", d0, "(0, inf)"), ("d_coef", d_coef, "(0, inf)"),
             ("weight_decay", weight_decay, "[0, inf)"),
         ):  # fmt: skip

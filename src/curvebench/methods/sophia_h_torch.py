@@ -30,7 +30,7 @@ class SophiaH(OracleOptimizer):
 
     Args:
         params: parameters or groups, of floating dtype.
-        lr: step size, > 0: the most that a coordinate moves in a step.
+        lr: step size, >= 0: the most that a coordinate moves in a step.
         betas: decay rates ``(b1, b2)`` of momentum and curvature, each in [0, 1).
         gamma: scales the curvature, > 0: the smaller, the more coordinates are clipped.
         eps: least denominator, > 0: coordinates of negative curvature are clipped.
@@ -70,9 +70,10 @@ class SophiaH(OracleOptimizer):
 
     def check_group(self, group: dict[str, Any]) -> None:
         """Refuse options outside their range."""
-        for name in ("lr", "gamma", "eps"):
+        for name in ("gamma", "eps"):
             check("SophiaH", name, group[name], "(0, inf)")
-        check("SophiaH", "weight_decay", group["weight_decay"], "[0, inf)")
+        for name in ("lr", "weight_decay"):  # a schedule may start at 0
+            check("SophiaH", name, group[name], "[0, inf)")
         for name, beta in zip(("beta1", "beta2"), group["betas"], strict=True):
             check("SophiaH", name, beta, "[0, 1)")
 

@@ -16,7 +16,11 @@ def check(method: str, name: str, value: object, allowed: str | Sequence[str]) -
         HyperparameterError: it does not.
     """
     if isinstance(allowed, str):
-        if not isinstance(value, Real) or float(value) not in Interval.parse(allowed):  # NumPy's scalars are Real
+        if not isinstance(
+            value, Real
+        ):  # NumPy's scalars are; a tensor that somebody changes later is not checked again
+            raise HyperparameterError(f"{method}: {name} = {value!r}: must be a number in {allowed}")
+        if float(value) not in Interval.parse(allowed):
             raise HyperparameterError(f"{method}: {name} = {value!r}: must lie in {allowed}")
     elif value not in allowed:
         raise HyperparameterError(f"{method}: {name} = {value!r}: must be one of {', '.join(map(repr, allowed))}")

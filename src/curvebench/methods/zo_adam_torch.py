@@ -83,8 +83,10 @@ class ZOAdam(LossOptimizer):
         """One step; returns the loss before it (central: the mean of all losses asked)."""
         oracle = self.ask(closure)
         seen = self.estimator(oracle.loss, self.everything(), partial(oracle.stream("directions").draw, "normal"))
-        self._steps += 1
+        if not self.usable(seen.gradient):
+            return seen.loss
         for group, params, gradient in self.by_group(seen.gradient):
-            adam_(params, gradient, self.slots(params, "m"), self.slots(params, "v"), t=self._steps, lr=group["lr"],
+            group["steps"] = group.get("steps", 0) + 1  # a group that came later has younger averages
+            adam_(params, gradient, self.slots(params, "m"), self.slots(params, "v"), t=group["steps"], lr=group["lr"],
                   betas=group["betas"], eps=group["eps"], weight_decay=group["weight_decay"])  # fmt: skip
         return seen.loss

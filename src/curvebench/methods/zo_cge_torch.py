@@ -71,6 +71,8 @@ class ZOCGE(LossOptimizer):
             chosen = dict(zip(given, masks, strict=True))
             masks = [chosen[p] for p in everything]
         seen = coordinate_gradient(oracle.loss, everything, mu=self.mu, central=self.central, masks=masks)
+        if not self.usable(seen.gradient):
+            return seen.loss
         for group, params, gradient in self.by_group(seen.gradient):
             buffers = self.slots(params, "momentum") if group["momentum"] else []
             momentum_(params, gradient, buffers, lr=group["lr"], momentum=group["momentum"],

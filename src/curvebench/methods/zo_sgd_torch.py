@@ -66,6 +66,8 @@ class ZOSGD(LossOptimizer):
         """One step; returns the loss before it (central: the mean of all losses asked)."""
         oracle = self.ask(closure)
         seen = self.estimator(oracle.loss, self.everything(), partial(oracle.stream("directions").draw, "normal"))
+        if not self.usable(seen.gradient):
+            return seen.loss
         for group, params, gradient in self.by_group(seen.gradient):
             buffers = self.slots(params, "momentum") if group["momentum"] else []
             momentum_(params, gradient, buffers, lr=group["lr"], momentum=group["momentum"],

@@ -65,6 +65,8 @@ class ZOSign(LossOptimizer):
         """One step; returns the loss before it (central: the mean of all losses asked)."""
         oracle = self.ask(closure)
         seen = self.estimator(oracle.loss, self.everything(), partial(oracle.stream("directions").draw, "normal"))
+        if not self.usable(seen.gradient):
+            return seen.loss
         for group, params, gradient in self.by_group(seen.gradient):
             if group["weight_decay"]:
                 torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])

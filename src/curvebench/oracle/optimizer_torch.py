@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import logging
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -12,6 +14,8 @@ from torch import Tensor
 from curvebench.errors import CurvebenchError, HyperparameterError
 from curvebench.oracle.standalone_torch import AutogradOracle
 from curvebench.oracle.torch import TorchOracle
+
+_LOG = logging.getLogger("curvebench.methods")
 
 
 class OracleOptimizer(torch.optim.Optimizer):
@@ -127,7 +131,45 @@ class LossOptimizer(OracleOptimizer):
 
     Frozen parameters (``requires_grad`` off) are left alone, unless all are frozen: then all are trained, since no
     gradient is needed.
+
+    A step whose estimate is not finite, because a loss was not, changes no parameter and no moment and is counted in
+    ``skipped``.
     """
+
+    def __init__(
+        self, params: Iterable[Any], defaults: dict[str, Any], generator: torch.Generator | None = None
+    ) -> None:
+        self.skipped = 0
+        super().__init__(params, defaults, generator)
+
+    def usable(self, estimate: float | Sequence[Tensor]) -> bool:
+        """Whether a slope or a gradient is finite; if not, the caller leaves the step, which is counted and said."""
+        if isinstance(estimate, float):
+            finite = math.isfinite(estimate)
+        else:
+            sizes = torch._foreach_norm([g for g in estimate if g.numel()], float("inf"))
+            finite = all(map(math.isfinite, torch.stack([s.to(sizes[0]) for s in sizes]).tolist()))
+        if finite:
+            return True
+        self.skipped += 1
+        if self.skipped == 1:
+            _LOG.warning("%s: a step is skipped: a loss is not finite", type(self).__name__)
+        return False
+
+    def notes(self) -> list[str]:
+        """Sentences for a record: how many steps were skipped."""
+        return [f"{self.skipped} steps skipped: a loss was not finite"] if self.skipped else []
+
+    def state_dict(self) -> dict[str, Any]:
+        """The optimiser's state and the count of skipped steps."""
+        return super().state_dict() | {"skipped": self.skipped}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore :meth:`state_dict`."""
+        rest = dict(state_dict)
+        skipped = rest.pop("skipped", 0)
+        super().load_state_dict(rest)
+        self.skipped = skipped
 
     def everything(self) -> list[Tensor]:
         """The parameters that are trained, group after group."""

@@ -84,9 +84,10 @@ class StandaloneLayers:
             self._handles.append(layer.register_forward_hook(self._hook(name), with_kwargs=True))
 
     def _entered(self, *_: Any) -> None:
-        # Gradients that are all None again were thrown away by model.zero_grad() or base.zero_grad(), which this object
-        # does not see: their statistics must not be taken for a micro-batch of this step.
-        if self._uses and not self._pulled and all(p.grad is None for p in self.parameters):
+        # Gradients that are all None or zero again were thrown away by model.zero_grad() or base.zero_grad(), which
+        # this object does not see: their statistics must not be taken for a micro-batch of this step. In a loop that
+        # does accumulate, the first tensor that is looked at answers.
+        if self._uses and not self._pulled and not any(p.grad is not None and p.grad.any() for p in self.parameters):
             self.clear()
         self._begin()
 
