@@ -104,15 +104,38 @@ def test_draws_are_counted_by_scalars_and_are_no_oracle_calls(framework: str) ->
     assert ledger.oracle_calls(counts.values()) == 0
 
 
-def test_columns_are_the_queries_then_samples_then_draws() -> None:
-    assert (*(q.value for q in Query), "samples", "draws") == ledger.COLUMNS
+def test_columns_are_the_queries_then_samples_draws_and_what_is_reported() -> None:
+    assert (*(q.value for q in Query), "samples", "draws", *ledger.REPORTED) == ledger.COLUMNS
     constants = [ledger.LOSS, ledger.GRADIENT, ledger.JVP, ledger.HVP, ledger.GGNVP, ledger.PER_SAMPLE_GRADIENT,
-                 ledger.LAYER_STATISTICS, ledger.LOSS_FUNCTION, ledger.SAMPLES, ledger.DRAWS]  # fmt: skip
+                 ledger.LAYER_STATISTICS, ledger.LOSS_FUNCTION, ledger.SAMPLES, ledger.DRAWS,
+                 ledger.FACTOR_UPDATES, ledger.INVERSE_UPDATES, ledger.BYTES_COMMUNICATED]  # fmt: skip
     assert [ledger.COLUMNS[i].upper() for i in constants] == [
         "LOSS", "GRADIENT", "JVP", "HVP", "GGNVP", "PER_SAMPLE_GRADIENT", "LAYER_STATISTICS", "LOSS_FUNCTION",
-        "SAMPLES", "DRAWS",
+        "SAMPLES", "DRAWS", "FACTOR_UPDATES", "INVERSE_UPDATES", "BYTES_COMMUNICATED",
     ]  # fmt: skip
-    assert ledger.oracle_calls(range(1, 11)) == sum(range(1, 9))
+    assert ledger.oracle_calls(range(1, 14)) == sum(range(1, 9))
+
+
+def test_a_tally_in_jax_counts_the_branch_taken_and_every_turn() -> None:
+    oracle = oracle_of("jax", {Query.LOSS})
+
+    def work(jaxed: Any, params: Any) -> Any:
+        def dear(x: Any) -> Any:
+            jaxed.tally(factors=2, inverses=3)
+            return x + 1
+
+        def turn(i: Any, x: Any) -> Any:
+            jaxed.tally(inverses=1, sent=8)
+            return x + i
+
+        x = jaxed.cond(jaxed.step > 5, dear, lambda x: x, jnp.float32(0))
+        x = jaxed.cond(jaxed.step <= 5, dear, lambda x: x, x)
+        jaxed.tally(factors=jnp.where(x > 100, 1000, 20), inverses=100)
+        return jaxed.fori_loop(0, 4, turn, x)
+
+    oracle.trace(work)
+    found = {name: n for name, n in oracle.counts().items() if n}
+    assert found == {"factor_updates": 22, "inverse_updates": 107, "bytes_communicated": 32}
 
 
 def test_a_torch_librarys_own_loop_is_counted_call_by_call() -> None:

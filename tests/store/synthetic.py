@@ -165,7 +165,7 @@ def make_json(
             "refresh": None,
             "steps": 1,
             "oracle_calls": calls,
-            "unknown": [],
+            "unknown": [], "ledger": {"gradient": 1.0},
         },
     }  # fmt: skip
     if failed:

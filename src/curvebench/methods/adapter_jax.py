@@ -14,6 +14,7 @@ from curvebench.cards import MethodCard
 from curvebench.methods.resolve import load_target
 from curvebench.methods.state_kinds import kind
 from curvebench.oracle.jax import JaxOracle, Params
+from curvebench.oracle.ledger import REPORTED
 from curvebench.spec import Query, Scalar
 
 
@@ -50,6 +51,10 @@ class JaxMethod:
                 extra["value_fn"] = oracle.loss_function()
             updates, state = self._transformation.update(gradient, state, params, **extra)
         return optax.apply_updates(params, updates), state
+
+    def uncounted(self, state: Any) -> tuple[str, ...]:
+        """Columns of the ledger that nobody fills: a library that keeps factors does not say when it renews them."""
+        return REPORTED[:2] if not self._pulls and {"factors", "inverses"} & state_bytes(state).keys() else ()
 
     def evaluated(self, params: Params, state: Any) -> Params:
         """Where the method is to be evaluated: Schedule-Free's average, else the parameters."""

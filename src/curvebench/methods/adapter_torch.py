@@ -12,6 +12,7 @@ from torch import Tensor
 from curvebench.cards import MethodCard
 from curvebench.methods.resolve import load_target
 from curvebench.methods.state_kinds import OTHER, kind
+from curvebench.oracle.ledger import REPORTED
 from curvebench.oracle.torch import TorchOracle
 from curvebench.spec import Query, Scalar
 
@@ -42,6 +43,10 @@ class TorchMethod:
             self.optimizer.oracle = oracle
         self._closure = self._loss if oracle.needs <= {Query.LOSS} else self._loss_and_gradient
         self.self_reported = [] if self._pulls else sorted(str(q) for q in oracle.needs - {Query.LOSS, Query.GRADIENT})
+
+    def uncounted(self) -> tuple[str, ...]:
+        """Columns of the ledger that nobody fills: a library that keeps factors does not say when it renews them."""
+        return REPORTED[:2] if not self._pulls and {"factors", "inverses"} & self.state_bytes().keys() else ()
 
     def step(self) -> None:
         """One step on the oracle's current batch."""

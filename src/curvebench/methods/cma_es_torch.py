@@ -71,6 +71,7 @@ class CMAES(LossOptimizer):
         oracle = self.ask(closure)
         strategy = self._strategy = self._strategy or self._begin()
         strategy.opts["randn"].stream = oracle.stream("cma-es")
+        decomposed = getattr(strategy.sm, "count_eigen", 0)
         candidates, losses = strategy.ask(), []
         try:
             for candidate in candidates:
@@ -80,10 +81,12 @@ class CMAES(LossOptimizer):
             if finite:
                 worst = max(finite)
                 strategy.tell(candidates, [v if math.isfinite(v) else worst + abs(worst) + 1 for v in losses])
+                oracle.tally(factors=1)
             else:
                 self.skipped += 1
         finally:  # also when the budget ends inside the generation
             self._place(strategy.mean)
+            oracle.tally(inverses=getattr(strategy.sm, "count_eigen", 0) - decomposed)
         return torch.tensor(sum(finite) / len(finite) if finite else math.nan)
 
     def _begin(self) -> Any:

@@ -87,6 +87,7 @@ class Eva(LayerPreconditioner):
         fresh = [entry[key] for entry in state.values() for key in "ag"]
         if not torch.stack(torch._foreach_norm(fresh)).isfinite().all():
             return False
+        self._tally(len(fresh), 0)
         self.layer_state |= state
         return True
 

@@ -98,6 +98,7 @@ class GNS(JointOptimizer):
         if not finite(g, loss):
             return self.skip(loss)
         H = dense(point.hvps if options["curvature"] == "hessian" else point.ggnvps, self.everything())
+        oracle.tally(factors=1)
         norm = self._dual(g)
         if not finite(H):
             return self.skip(loss)
@@ -106,6 +107,7 @@ class GNS(JointOptimizer):
         with self.trials() as move:
             for _ in range(int(options["max_tries"])):
                 scale = norm / self.scalars["gamma"]
+                oracle.tally(inverses=1)
                 h = spd_solve(H, self.metric, scale, -g)
                 if h is not None and self._decreases(oracle, move, float(loss), h, scale):
                     self.scalars["gamma"] = max(2 * self.scalars["gamma"], SMALLEST)

@@ -142,6 +142,7 @@ class MFACPruning(OracleOptimizer):
         self._steps += 1
         if removal is not None:
             self._look(gradients, *removal)
+            oracle.tally(factors=1, inverses=int(removal[1] + 1 == self.window))
             return point.loss()
         for (group, params, momenta), (_, _, live) in zip(self.by_group(buffers), self.by_group(masks), strict=True):
             for p, b, mask in zip(params, momenta, live, strict=True):

@@ -112,9 +112,11 @@ class KFAC(LayerPreconditioner):
         merged = {name: {**self.layer_state.get(name, {}), **entry} for name, entry in fresh.items()}
         state = {**self.layer_state, **merged}
         due = self.steps % self.inverse_every == 0
+        self._tally(2 * len(fresh), 0)
         try:
             for name, entry in state.items():
                 if due or not self._solved(entry):
+                    self._tally(0, 2)
                     state[name] = {**entry, **self._decomposed(entry)}
         except K.NOT_SOLVED:
             return False

@@ -74,11 +74,13 @@ class LevenbergMarquardt(JointOptimizer):
         if not finite(g, loss):
             return self.skip(loss)
         G = dense(point.ggnvps, self.everything())
+        oracle.tally(factors=1)
         if not finite(G):
             return self.skip(loss)
         D = G.diagonal().diag() if self.options["scaling"] == "diagonal" else None
         with self.trials() as move:
             for _ in range(int(self.options["max_tries"])):
+                oracle.tally(inverses=1)
                 h = spd_solve(G, D, self.scalars["damping"], -g)
                 if h is not None and self._accept(oracle, move, float(loss), g, G, h):
                     return loss

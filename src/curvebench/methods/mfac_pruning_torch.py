@@ -97,6 +97,7 @@ class MFACPruner:
             self._gradients = row.new_empty(self.window, len(row))
         self._gradients[self.observed] = row
         self.observed += 1
+        oracle.tally(factors=1)
         return True
 
     @torch.no_grad()
@@ -124,6 +125,8 @@ class MFACPruner:
         count = round(self.size * (1 - density)) - (self.size - len(kept))
         if count > 0:
             inverse, weights = self._inverse(), self._flat(self.params)
+            if self.oracle is not None:
+                self.oracle.tally(inverses=1)
             diagonal = inverse.diagonal()
             drop = torch.argsort(obs_scores(weights, diagonal), stable=True)[:count]
             moved = obs_update(inverse, weights, diagonal, drop)

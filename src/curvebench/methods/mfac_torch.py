@@ -134,6 +134,7 @@ class MFAC(torch.optim.Optimizer):
         if velocity is None:
             self.skipped += 1
             return point.loss()
+        oracle.tally(factors=1, inverses=1)
         self._move(gradients, velocity)
         return point.loss()
 

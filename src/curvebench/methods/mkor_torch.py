@@ -108,6 +108,7 @@ class MKOR(LayerPreconditioner):
         ceilings = [torch.finfo(dtype).max for plan in plans for dtype in (plan.J.dtype, torch.float64)]
         if not all(x <= ceiling for x, ceiling in zip(seen, ceilings, strict=True)):  # nor if it is NaN
             return False
+        self._tally(sum(plan.step is not None for plan in plans), len(plans))
         for layer, A, G, a, g in zip(layers, plans[::2], plans[1::2], seen[::4], seen[2::4], strict=True):
             self.layer_state[layer.name] = self._flagged(A.done(), G.done(), a, g)
         return True

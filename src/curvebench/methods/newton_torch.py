@@ -59,19 +59,21 @@ class DiagonalNewton(JointOptimizer):
     def step(self, closure: Callable[[], Any] | None = None) -> Tensor:  # type: ignore[override]
         """One step of one gradient and d Hessian-vector products; returns the loss before it."""
         self._steps += 1
-        point = self.points(closure).at(needs=_NEEDS)
+        oracle = self.points(closure)
+        point = oracle.at(needs=_NEEDS)
         g = flat(point.gradient())
         if not finite(g):
             return self.skip(point.loss())
-        direction = self._direction(point, g)
+        direction = self._direction(oracle, point, g)
         if direction is None or not finite(direction):
             return self.skip(point.loss())
         with self.trials() as move:
             move(direction, -self.options["lr"])
         return point.loss()
 
-    def _direction(self, point: Any, g: Tensor) -> Tensor | None:
+    def _direction(self, oracle: Any, point: Any, g: Tensor) -> Tensor | None:
         D = diagonal(point.hvps, self.everything())
+        oracle.tally(factors=1)
         return diagonal_direction(D, g, self.options["damping"], self.options["curvature"])
 
 
@@ -93,6 +95,10 @@ class Newton(DiagonalNewton):
         UnmetNeedError: too many parameters.
     """
 
-    def _direction(self, point: Any, g: Tensor) -> Tensor | None:
+    def _direction(self, oracle: Any, point: Any, g: Tensor) -> Tensor | None:
         H = dense(point.hvps, self.everything())
-        return newton_direction(H, g, self.options["damping"], self.options["curvature"]) if finite(H) else None
+        oracle.tally(factors=1)
+        if not finite(H):
+            return None
+        oracle.tally(inverses=1)
+        return newton_direction(H, g, self.options["damping"], self.options["curvature"])

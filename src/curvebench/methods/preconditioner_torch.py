@@ -241,6 +241,11 @@ class LayerPreconditioner:
     def _saw(self, loss: Callable[[], Any]) -> None:
         """In the harness: the loss that came with the gradient, for a subclass that wants it."""
 
+    def _tally(self, factors: int, inverses: int) -> None:
+        """In the harness: enter updates of factors and of inverses into the ledger."""
+        if self._oracle is not None:
+            self._oracle.tally(factors=factors, inverses=inverses)
+
     # -- what a subclass says ------------------------------------------------------------------------------------------
 
     def _wants_statistics(self) -> bool:

@@ -82,6 +82,7 @@ class TrAct(LayerPreconditioner):
         dz = torch.cat([output_rows(g, layer.geometry).flatten(0, 1) for g in passes.columns[0]]).to(dtype)
         found = tract_gradient(x, dz / self.loss_scale, self.damping)
         self._direction = found
+        self._tally(1, 1)
         return found is not None and bool(found.isfinite().all())
 
     def _apply(self) -> None:

@@ -61,6 +61,9 @@ class ClosureOracle:
         """The closure's loss ``[]`` at the live parameters, without a graph."""
         return _split(self._closure())[0]
 
+    def tally(self, *, factors: int = 0, inverses: int = 0, sent: int = 0) -> None:
+        """Nothing is counted here."""
+
 
 class ClosurePoint:
     """Loss, gradient and products at one evaluation of a closure.

@@ -194,6 +194,20 @@ class JaxOracle:
         unit[L.SAMPLES] = len(self.batch[0])
         self._dynamic = self._sum(self._dynamic, jnp.asarray(times, jnp.int32) * unit)
 
+    def tally(self, *, factors: int | Array = 0, inverses: int | Array = 0, sent: int | Array = 0) -> None:
+        """Enter what the method did with curvature: factor updates, inverse updates, bytes sent to other workers.
+
+        Under :meth:`cond` and the loops below each branch tallies its own. Under jax's own ``lax.cond`` the branch
+        cannot: tally outside of it, a traced number such as ``jnp.where(due, n, 0)``.
+        """
+        for column, times in ((L.FACTOR_UPDATES, factors), (L.INVERSE_UPDATES, inverses), (L.BYTES_COMMUNICATED, sent)):
+            if isinstance(times, Array):
+                unit = np.zeros(_K, np.int32)
+                unit[column] = 1
+                self._dynamic = self._sum(self._dynamic, jnp.asarray(times, jnp.int32) * unit)
+            else:
+                self._static[column] += int(times)
+
     def counts(self) -> Array:
         """What this trace has asked so far, int32 ``[columns]``."""
         static = jnp.asarray(self._static, jnp.int32)

@@ -5,6 +5,12 @@ not counted again, and a repeated question at the same point is free. ``samples`
 (a gradient of a batch of 128 adds 128), ``draws`` counts random scalars. Layer statistics of the batch's own targets
 come from the gradient's backward and count once; those of sampled targets count once more for their backward, those of
 type 2 once more for each output's.
+
+What a method does with curvature between queries it reports itself, through the oracle's ``tally``: a *factor update*
+is one matrix (or the vector that stands for one of rank one) into which a step folded new statistics; an *inverse
+update* is one matrix that was inverted, decomposed or factorised anew, or one kept inverse that was changed. Quotients
+element by element and closed forms that are only applied to a gradient are neither. ``bytes_communicated`` are bytes
+sent to other workers; with one worker there are none.
 """
 
 from __future__ import annotations
@@ -14,13 +20,15 @@ from collections.abc import Collection, Iterable, Mapping
 from curvebench.errors import UndeclaredQueryError, UnmetNeedError
 from curvebench.spec import Query
 
-COLUMNS: tuple[str, ...] = (*(q.value for q in Query), "samples", "draws")
+REPORTED = ("factor_updates", "inverse_updates", "bytes_communicated")
+"""Columns that the method itself reports, by ``tally``."""
+
+COLUMNS: tuple[str, ...] = (*(q.value for q in Query), "samples", "draws", *REPORTED)
 """Names of the ledger's columns; the integer array carried by a jitted step has them in this order."""
 
 COLUMN: Mapping[str, int] = {name: i for i, name in enumerate(COLUMNS)}
-LOSS, GRADIENT, JVP, HVP, GGNVP, PER_SAMPLE_GRADIENT, LAYER_STATISTICS, LOSS_FUNCTION, SAMPLES, DRAWS = range(
-    len(COLUMNS)
-)
+LOSS, GRADIENT, JVP, HVP, GGNVP, PER_SAMPLE_GRADIENT, LAYER_STATISTICS, LOSS_FUNCTION, SAMPLES, DRAWS = range(10)
+FACTOR_UPDATES, INVERSE_UPDATES, BYTES_COMMUNICATED = range(10, len(COLUMNS))
 N_QUERIES = len(Query)
 
 

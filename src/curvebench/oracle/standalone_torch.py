@@ -87,6 +87,9 @@ class AutogradOracle:
             value = self._closure()
         return value if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.float64)  # as a Python float is
 
+    def tally(self, *, factors: int = 0, inverses: int = 0, sent: int = 0) -> None:
+        """Nothing is counted here."""
+
     def stream(self, name: str) -> Stream:
         """Open (rewind) a stream of this step; all streams of a step derive from one draw of the generator.
 

@@ -195,6 +195,12 @@ class TorchOracle:
         self.counts[L.COLUMN[query.value]] += 1
         self.counts[L.SAMPLES] += samples
 
+    def tally(self, *, factors: int = 0, inverses: int = 0, sent: int = 0) -> None:
+        """Enter what the method did with curvature: factor updates, inverse updates, bytes sent to other workers."""
+        self.counts[L.FACTOR_UPDATES] += factors
+        self.counts[L.INVERSE_UPDATES] += inverses
+        self.counts[L.BYTES_COMMUNICATED] += sent
+
 
 class Point:
     """Queries at one set of parameters on one batch; they share one forward and one graph."""

@@ -134,6 +134,10 @@ class JaxEngine:
             self._counts[L.SAMPLES] += self._foreign * self._batch_size
         return self._counts
 
+    def uncounted(self) -> tuple[str, ...]:
+        """Columns of the ledger that are not known for this method."""
+        return self.method.uncounted(self.carry[2])
+
     def state_bytes(self) -> dict[str, int]:
         """Bytes of optimiser state by kind."""
         return state_bytes(self.carry[2])

@@ -97,6 +97,10 @@ class TorchEngine:
         """The ledger so far."""
         return list(self.oracle.counts)
 
+    def uncounted(self) -> tuple[str, ...]:
+        """Columns of the ledger that are not known for this method."""
+        return self.method.uncounted()
+
     def state_bytes(self) -> dict[str, int]:
         """Bytes of optimiser state by kind."""
         return self.method.state_bytes()

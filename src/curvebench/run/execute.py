@@ -122,6 +122,12 @@ def execute(spec: RunSpec) -> Json:
             times["plain"], times["refresh"] = by_kind(laps, period, dear)
         except Exception as error:  # a step that fails now, such as on memory, spoils no run that has ended
             notes = [*notes, f"work not counted: {_sentence(error)}"]
+    ledger: Json = as_dict(counts)
+    if engine is not None and (unknown := engine.uncounted()):
+        ledger |= dict.fromkeys(unknown)
+        if work is not None:
+            work["ledger"] |= dict.fromkeys(unknown)
+        notes = [*notes, f"{' and '.join(unknown)} not counted: the library that keeps the factors does not say"]
     account(out, work)
     return {
         "spec": spec.to_json(),
@@ -136,7 +142,7 @@ def execute(spec: RunSpec) -> Json:
                   for key, values in (("metric", out.metric), ("loss", out.loss), ("test", out.test))},
         "crossing": out.crossing,
         "consumed": out.consumed,
-        "ledger": {**as_dict(counts), "self_reported": engine.self_reported if engine is not None else []},
+        "ledger": {**ledger, "self_reported": engine.self_reported if engine is not None else []},
         "seconds": {
             "setup": setup,
             "compilation": engine.compilation if engine is not None else None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Protocol
 
-from curvebench.oracle.ledger import oracle_calls
+from curvebench.oracle.ledger import as_dict, oracle_calls
 from curvebench.oracle.work import Work
 from curvebench.run.loop import Trajectory
 from curvebench.types import Json
@@ -42,11 +42,11 @@ def replay(engine: Replayed, first: int, period: int) -> tuple[Json, list[int]]:
             take longer than :data:`MOST_SECONDS`.
     """
     gradient = engine.gradient_work(first)
-    before, began = oracle_calls(engine.counts()), time.perf_counter()
+    before, began = list(engine.counts()), time.perf_counter()
     steps: list[Work] = []
     while len(steps) < min(period, MOST_STEPS) and (not steps or time.perf_counter() - began < MOST_SECONDS):
         steps.append(engine.step_work(first + len(steps)))
-    asked = oracle_calls(engine.counts()) - before
+    ledger = [now - then for now, then in zip(engine.counts(), before, strict=True)]
     total = Work()
     for step in steps:
         total.add(step)
@@ -58,7 +58,8 @@ def replay(engine: Replayed, first: int, period: int) -> tuple[Json, list[int]]:
         "plain": _cost(plain),
         "refresh": _cost(refresh) if dear else None,
         "steps": len(steps),
-        "oracle_calls": asked,
+        "oracle_calls": oracle_calls(ledger),
+        "ledger": {name: n / len(steps) for name, n in as_dict(ledger).items()},
         "unknown": sorted({*total.unknown, *gradient.unknown}),
     }
     return work, sorted((first + i) % period for i in dear) if len(steps) == period else []

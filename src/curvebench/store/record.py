@@ -205,6 +205,7 @@ class Work:
         refresh: the dearest, None where all cost the same.
         steps: how many were replayed: one period of the method.
         oracle_calls: queries of the replayed steps.
+        ledger: the ledger's columns per step, mean over the replayed ones; None where a column is not known.
         unknown: operations that no formula knows; each is entered as one flop per element.
     """
 
@@ -215,6 +216,7 @@ class Work:
     steps: Whole
     oracle_calls: Count
     unknown: tuple[str, ...] = ()
+    ledger: dict[str, Count | None] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True, config=STRICT)
