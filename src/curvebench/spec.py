@@ -82,6 +82,7 @@ class RunSpec:
         budget: when the run ends at the latest.
         draws: ``native`` (the framework's own generator) or ``reference`` (NumPy Philox, same bits in both frameworks).
         source: where the hyperparameters come from: ``card``, ``tuned`` or ``given``.
+        schedule: of the learning rate over the steps, as on a command line: ``constant``, ``linear:warmup=0.1``, ...
         cards: digests of the cards that define the run, sorted ``(kind/name, sha256)`` pairs.
     """
 
@@ -97,12 +98,15 @@ class RunSpec:
     budget: Budget
     draws: str = "native"
     source: str = "card"
+    schedule: str = "constant"
     cards: tuple[tuple[str, str], ...] = field(default=())
 
     @property
     def id(self) -> str:
         """16 hex digits: the hash of the resolved spec and of the content of its cards. Never a source of seeds."""
         content = self.to_json()
+        if self.schedule == "constant":
+            del content["schedule"]  # as in records from before there were schedules
         del content["source"]  # the same numbers are the same run, whoever chose them
         return digest(content)[:16]
 

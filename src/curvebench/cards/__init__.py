@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from curvebench.cards.loading import build, dataset, load, load_all, load_file, method, paper, study, task
     from curvebench.cards.method_card import Cost, Implementation, MethodCard, Paper, Search
     from curvebench.cards.paper_card import Cell, Claim, Decision, Measure, PaperCard, PaperTable
+    from curvebench.cards.rate_schedule import RateSchedule
     from curvebench.cards.study_card import StudyBudget, StudyCard
     from curvebench.cards.task_card import Metric, Optimum, TaskCard, TaskScale
 
@@ -32,6 +33,7 @@ _LAZY = {
     "loading": ("build", "dataset", "load", "load_all", "load_file", "method", "paper", "study", "task"),
     "method_card": ("Cost", "Implementation", "MethodCard", "Paper", "Search"),
     "paper_card": ("Cell", "Claim", "Decision", "Measure", "PaperCard", "PaperTable"),
+    "rate_schedule": ("RateSchedule",),
     "study_card": ("StudyBudget", "StudyCard"),
     "task_card": ("Metric", "Optimum", "TaskCard", "TaskScale"),
 }
@@ -58,6 +60,7 @@ __all__ = [
     "Paper",
     "PaperCard",
     "PaperTable",
+    "RateSchedule",
     "Search",
     "StudyBudget",
     "StudyCard",

@@ -15,6 +15,7 @@ from curvebench.errors import CardError, HyperparameterError, did_you_mean
 from curvebench.spec import Query, Scalar
 
 Formula = float | str
+RATES = ("lr", "learning_rate")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +85,7 @@ class MethodCard(Card):
     Args:
         family: what order of information it uses.
         needs: the queries it may ask; everything else raises.
+        unscheduled: why no learning-rate schedule applies to a method that has a rate.
         twin: whether torch and jax run the same algorithm; if not, tables show two methods and ``twin_reason`` why.
     """
 
@@ -98,6 +100,9 @@ class MethodCard(Card):
     needs: Annotated[tuple[Query, ...], Field(min_length=1, description="the oracle queries it asks")]
     twin: Annotated[bool, Field(description="torch and jax run the same algorithm")] = True
     twin_reason: Annotated[Text | None, Field(description="required if twin = false: why they differ")] = None
+    unscheduled: Annotated[
+        Text | None, Field(description="why a task's learning-rate schedule is not applied, though there is a rate")
+    ] = None
     paper: Annotated[Paper | None, Field(description="where it was published")] = None
     hyperparameters: Annotated[
         Mapping[Identifier, Hyperparameter], Field(description="every hyperparameter that matters")
@@ -109,6 +114,13 @@ class MethodCard(Card):
     implementation: Annotated[
         Mapping[Literal["torch", "jax"], Implementation], Field(min_length=1, description="one table per framework")
     ]
+
+    @property
+    def rates(self) -> tuple[str, ...]:
+        """The hyperparameters that a learning-rate schedule multiplies: ``lr`` and every ``..._lr``; may be none."""
+        if self.unscheduled is not None:
+            return ()
+        return tuple(name for name in self.hyperparameters if name in RATES or name.endswith("_lr"))
 
     @property
     def frameworks(self) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from curvebench.cards.base import STRICT, Card, Count, Name, Problem, Seconds, Text
+from curvebench.cards.rate_schedule import RateSchedule
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +31,7 @@ class StudyCard(Card):
         scale: which scale of every task.
         hyperparameters: ``tuned`` reads the stored pools, ``card`` takes the defaults of the method cards.
         budget: overrides the tasks' own.
+        schedule: overrides the tasks' own.
     """
 
     KIND: ClassVar[str] = "studies"
@@ -43,6 +45,7 @@ class StudyCard(Card):
     scale: Annotated[Literal["quick", "standard", "paper"], Field(description="which scale of every task")]
     hyperparameters: Annotated[Literal["tuned", "card"], Field(description="tuned ones, or the cards' defaults")]
     budget: Annotated[StudyBudget | None, Field(description="overrides the tasks' budgets")] = None
+    schedule: Annotated[RateSchedule | None, Field(description="overrides the tasks' learning-rate schedules")] = None
 
 
 def problems(raw: Mapping[str, Any]) -> Iterator[Problem]:

@@ -9,8 +9,11 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from curvebench.cards.base import MODULE, STRICT, Card, Count, Name, Option, Problem, Seconds, Text, table
+from curvebench.cards.rate_schedule import RateSchedule
 from curvebench.errors import CardError, did_you_mean
 from curvebench.spec import Query
+
+CONSTANT = RateSchedule()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +54,7 @@ class TaskScale:
         batch: samples per step, or ``"full"``.
         evaluate_every: steps between evaluations.
         target: value of the metric that counts as reached.
+        schedule: of the learning rate; constant unless stated.
         options: handed to the task's module; :meth:`TaskCard.at` merges the card's own options into them.
     """
 
@@ -61,6 +65,7 @@ class TaskScale:
     batch: Annotated[Count | Literal["full"], Field(description="samples per step, or 'full'")]
     evaluate_every: Annotated[Count, Field(description="steps between evaluations")]
     target: Annotated[float, Field(description="value of the metric that counts as reached")]
+    schedule: Annotated[RateSchedule, Field(description="of the learning rate, over the budget's steps")] = CONSTANT
     options: Annotated[Mapping[str, Option], Field(description="override [options] at this scale")] = field(
         default_factory=dict
     )

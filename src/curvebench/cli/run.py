@@ -42,6 +42,9 @@ Exit code: 0 if the method ran, 1 if it crashed, timed out, ran out of memory or
 @click.option("--scale", type=click.Choice(SCALES), default="quick", show_default=True, help="Which scale of the task.")
 @click.option("--steps", type=click.IntRange(min=1), help="Optimiser steps at most instead of the task's.")
 @click.option("--seconds", type=click.FloatRange(min=0, min_open=True), help="Seconds on the clock at most.")
+@click.option(
+    "--schedule", metavar="KIND[:KEY=V,...]", help="Of the learning rate instead of the task's, e.g. cosine:warmup=0.1."
+)
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:<number>.")
 @click.option("--records", type=click.Path(path_type=Path, file_okay=False), help=f"Records, by default {RECORDS}.")
 @click.option("--timeout", type=click.FloatRange(min=0, min_open=True), metavar="S", help="Kill it after S seconds.")
@@ -59,6 +62,7 @@ def run(
     scale: str,
     steps: int | None,
     seconds: float | None,
+    schedule: str | None,
     device: str,
     records: Path | None,
     timeout: float | None,
@@ -74,7 +78,7 @@ def run(
     task, method = in_order(task, method)
     if plan.smoking():
         click.echo(f"{plan.SMOKE} is set: at most {plan.SMOKE_SECONDS:g} s", err=True)
-    spec = specify(task, method, framework, seed, settings, tuned, needs, scale, steps, seconds, device)
+    spec = specify(task, method, framework, seed, settings, tuned, needs, scale, steps, seconds, device, schedule)
     store = Store(records or RECORDS)
     (job,) = jobs_of([spec])
     summary = carry_out([job], store, Options(timeout=timeout, retry_failed=retry_failed, again=again))
@@ -111,6 +115,7 @@ def specify(
     steps: int | None,
     seconds: float | None,
     device: str,
+    schedule: str | None = None,
 ) -> RunSpec:
     """The run that the command line describes.
 
@@ -118,6 +123,7 @@ def specify(
         CurvebenchError: a name, a hyperparameter or a scale that is not there.
     """
     from curvebench import cards
+    from curvebench.cards import rate_schedule
     from curvebench.schedule import plan
     from curvebench.schedule.references import method_card
 
@@ -131,7 +137,8 @@ def specify(
     given = {**(stored or {}), **dict(parse(setting) for setting in settings)}
     source = "given" if settings else "tuned" if stored else "card"
     budget = Budget(steps or limits.steps, seconds or limits.seconds)
-    return plan.specify(task, reference, method, chosen, scale, budget, given, source, device, seed)
+    rates = None if schedule is None else rate_schedule.parse(schedule)
+    return plan.specify(task, reference, method, chosen, scale, budget, given, source, device, seed, rates)
 
 
 def framework_of(reference: str, method: MethodCard, wanted: str | None) -> str:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import optax
 import optax.contrib
+from jax import Array
 
 from curvebench.cards import MethodCard
 from curvebench.methods.resolve import load_target
@@ -27,29 +30,56 @@ class JaxMethod:
     Args:
         card: the method's card, with a jax implementation.
         hyperparameters: resolved ``(name, value)`` pairs.
+        multipliers: of the learning rates at every step; empty: they are constant. The last one holds on.
     """
 
-    def __init__(self, card: MethodCard, hyperparameters: Collection[tuple[str, Scalar]]) -> None:
-        target = load_target(card.implementation["jax"].target)
-        transformation = target(**card.arguments("jax", hyperparameters))
-        self._pulls = "oracle" in inspect.signature(transformation.update).parameters
-        self._transformation = optax.with_extra_args_support(transformation)
+    def __init__(
+        self,
+        card: MethodCard,
+        hyperparameters: Collection[tuple[str, Scalar]],
+        multipliers: Sequence[float] = (),
+    ) -> None:
+        self._card, self._hyperparameters = card, dict(hyperparameters)
+        self._target = load_target(card.implementation["jax"].target)
+        self._transformation = self._make({})
+        self._pulls = "oracle" in inspect.signature(self._transformation.update).parameters
+        self._scheduled = card.rates if multipliers else ()
+        self._multipliers = multipliers
+
+    def _make(self, rates: Mapping[str, Any]) -> optax.GradientTransformationExtraArgs:
+        arguments = self._card.arguments("jax", {**self._hyperparameters, **rates})
+        return optax.with_extra_args_support(self._target(**arguments))
+
+    def rates(self, dtype: Any) -> np.ndarray[Any, Any] | None:
+        """The scheduled learning rates ``[steps, rates]``, rounded once from float64; None where they are constant."""
+        if not self._scheduled:
+            return None
+        base = [float(self._hyperparameters[name]) for name in self._scheduled]
+        return np.outer(np.array(self._multipliers), np.array(base)).astype(dtype)
 
     def init(self, params: Params) -> Any:
         """The method's state, a pytree."""
         return self._transformation.init(params)
 
-    def step(self, params: Params, state: Any, oracle: JaxOracle) -> tuple[Params, Any]:
-        """One step on the oracle's batch; traced."""
+    def step(self, params: Params, state: Any, oracle: JaxOracle, rates: Array | None = None) -> tuple[Params, Any]:
+        """One step on the oracle's batch; traced. ``rates`` is :meth:`rates` on the device.
+
+        The transformation is made anew with the step's rates as traced numbers: one program for all steps, and a rate
+        inside a state (Prodigy) or a bound (K-FAC's clip) is the step's too.
+        """
+        transformation = self._transformation
+        if rates is not None:
+            row = rates[jnp.minimum(oracle.step, len(rates) - 1)]
+            transformation = self._make({name: row[i] for i, name in enumerate(self._scheduled)})
         if self._pulls:
-            updates, state = self._transformation.update(None, state, params, oracle=oracle)
+            updates, state = transformation.update(None, state, params, oracle=oracle)
         else:
             point = oracle.at(params, needs=(Query.GRADIENT,))
             gradient = point.gradient()
             extra: dict[str, Any] = {"value": point.loss(), "grad": gradient}
             if Query.LOSS_FUNCTION in oracle.needs:
                 extra["value_fn"] = oracle.loss_function()
-            updates, state = self._transformation.update(gradient, state, params, **extra)
+            updates, state = transformation.update(gradient, state, params, **extra)
         return optax.apply_updates(params, updates), state
 
     def uncounted(self, state: Any) -> tuple[str, ...]:

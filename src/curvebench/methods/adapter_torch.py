@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -30,9 +30,16 @@ class TorchMethod:
         card: the method's card, with a torch implementation.
         hyperparameters: resolved ``(name, value)`` pairs.
         oracle: where parameters and queries come from.
+        multipliers: of the learning rates at every step; empty: they are constant. The last one holds on.
     """
 
-    def __init__(self, card: MethodCard, hyperparameters: Collection[tuple[str, Scalar]], oracle: TorchOracle) -> None:
+    def __init__(
+        self,
+        card: MethodCard,
+        hyperparameters: Collection[tuple[str, Scalar]],
+        oracle: TorchOracle,
+        multipliers: Sequence[float] = (),
+    ) -> None:
         target = load_target(card.implementation["torch"].target)
         takes_model = getattr(target, "takes", "parameters") == "model"
         first = oracle.objective.module if takes_model else oracle.parameters
@@ -43,6 +50,14 @@ class TorchMethod:
             self.optimizer.oracle = oracle
         self._closure = self._loss if oracle.needs <= {Query.LOSS} else self._loss_and_gradient
         self.self_reported = [] if self._pulls else sorted(str(q) for q in oracle.needs - {Query.LOSS, Query.GRADIENT})
+        self._multipliers = multipliers
+        groups = self.optimizer.param_groups if multipliers else []
+        self._rates = [
+            (i, key, group[key])
+            for i, group in enumerate(groups)
+            for key in group
+            if key == "lr" or key.endswith("_lr")
+        ]
 
     def uncounted(self) -> tuple[str, ...]:
         """Columns of the ledger that nobody fills: a library that keeps factors does not say when it renews them."""
@@ -50,6 +65,11 @@ class TorchMethod:
 
     def step(self) -> None:
         """One step on the oracle's current batch."""
+        if self._rates:
+            factor = self._multipliers[min(self._oracle.step, len(self._multipliers) - 1)]
+            groups = self.optimizer.param_groups  # restoring a state makes new ones
+            for i, key, rate in self._rates:
+                groups[i][key] = rate * factor
         if self._pulls:
             self.optimizer.step()
         else:

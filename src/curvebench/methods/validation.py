@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from numbers import Real
 
@@ -16,6 +17,8 @@ def check(method: str, name: str, value: object, allowed: str | Sequence[str]) -
         HyperparameterError: it does not.
     """
     if isinstance(allowed, str):
+        if _traced(value):
+            return  # a scheduled rate: the number behind it was checked when the method was made
         if not isinstance(
             value, Real
         ):  # NumPy's scalars are; a tensor that somebody changes later is not checked again
@@ -24,6 +27,11 @@ def check(method: str, name: str, value: object, allowed: str | Sequence[str]) -
             raise HyperparameterError(f"{method}: {name} = {value!r}: must lie in {allowed}")
     elif value not in allowed:
         raise HyperparameterError(f"{method}: {name} = {value!r}: must be one of {', '.join(map(repr, allowed))}")
+
+
+def _traced(value: object) -> bool:
+    jax = sys.modules.get("jax")
+    return jax is not None and isinstance(value, jax.core.Tracer)
 
 
 def whole(method: str, name: str, value: object, allowed: str) -> int:

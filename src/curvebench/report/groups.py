@@ -1,8 +1,8 @@
 """Which records may stand in one table, and which in one row of it.
 
-A table compares runs of one task at one scale, device, number format and budget. A row is one method in one framework
-with one setting of its hyperparameters, one record per seed; where a card or the code changed in between, only the
-runs of the newest version count, for a mean over two versions is a mean of nothing.
+A table compares runs of one task at one scale, device, number format, budget and learning-rate schedule. A row is one
+method in one framework with one setting of its hyperparameters, one record per seed; where a card or the code changed
+in between, only the runs of the newest version count, for a mean over two versions is a mean of nothing.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ EXCLUDED = frozenset({Status.UNSUPPORTED, Status.OUT_OF_MEMORY, Status.CRASHED})
 
 FAMILIES = ("zeroth-order", "first-order", "quasi-newton", "second-order")
 
-Setting: TypeAlias = tuple[str, str, str, str, int, float | None]
-"""Task, scale, device, dtype, steps, seconds: what all rows of a table share."""
+Setting: TypeAlias = tuple[str, str, str, str, int, float | None, str]
+"""Task, scale, device, dtype, steps, seconds, learning-rate schedule: what all rows of a table share."""
 
 Cell: TypeAlias = tuple[str, str, tuple[tuple[str, Scalar], ...]]
 """Method, framework, hyperparameters: what all records of a row share."""
@@ -110,7 +110,7 @@ def shared_cards(record: Record) -> tuple[tuple[str, str], ...]:
 
 def setting_of(spec: RunSpec) -> Setting:
     """What must be equal for two runs to be compared."""
-    return (spec.task, spec.scale, spec.device, spec.dtype, spec.budget.steps, spec.budget.seconds)
+    return (spec.task, spec.scale, spec.device, spec.dtype, spec.budget.steps, spec.budget.seconds, spec.schedule)
 
 
 def rows(records: Sequence[Record]) -> tuple[Row, ...]:
@@ -182,7 +182,7 @@ def framework_order(row: Row) -> int:
 
 def difference(other: Setting, main: Setting) -> str:
     """What tells a second table of the same task from the first, for its file name."""
-    names = ("{}", "{}", "{}", "{}", "{}-steps", "{}-seconds")
+    names = ("{}", "{}", "{}", "{}", "{}-steps", "{}-seconds", "{}")
     parts = [
         name.format("no" if mine is None else short(mine) if isinstance(mine, (int, float)) else mine)
         for name, mine, theirs in zip(names, other, main, strict=True)

@@ -82,7 +82,7 @@ class TaskTable:
 
     def to_json(self) -> Json:
         """The table in plain JSON types, for scripts."""
-        task, scale, device, dtype, steps, seconds = self.group.setting
+        task, scale, device, dtype, steps, seconds, schedule = self.group.setting
         metric = self.group.newest.metric
         return {
             "task": task,
@@ -91,6 +91,7 @@ class TaskTable:
             "device": device,
             "dtype": dtype,
             "budget": {"steps": steps, "seconds": seconds},
+            "schedule": schedule,
             "metric": {"name": metric.name, "label": metric.label, "direction": metric.direction},
             "target": metric.target,
             "rows": [{k: none_if_nan(v) for k, v in flat(row, self).items()} for row in self.rows],

@@ -18,6 +18,7 @@ from curvebench.cards import MethodCard
 from curvebench.clock import Clock
 from curvebench.errors import DeviceError
 from curvebench.methods.adapter_jax import JaxMethod, state_bytes
+from curvebench.methods.scheduled import multipliers
 from curvebench.oracle import ledger as L
 from curvebench.oracle.jax import JaxOracle
 from curvebench.oracle.streams_jax import typed_key
@@ -52,13 +53,15 @@ class JaxEngine:
         self.device = device(spec.device)
         needs = frozenset(Query(need) for need in spec.needs)
         self.task = JaxTask(problem, self.device, spec.dtype)
-        self.method = JaxMethod(method, spec.hyperparameters)
+        self.method = JaxMethod(method, spec.hyperparameters, multipliers(method, spec))
         self.self_reported = [str(Query.LOSS_FUNCTION)] if Query.LOSS_FUNCTION in needs else []
         noise = seed("noise", spec.task, method.name, spec.seed_block)
         self._foreign, self._batch_size = 0, problem.order().size
         self._counts = [0] * len(L.COLUMNS)
         self._data = self.task.data
         self._key = jax.device_put(np.array([noise >> 32, noise & 0xFFFFFFFF], np.uint32), self.device)
+        rates = self.method.rates(spec.dtype)
+        self._rates = None if rates is None else jax.device_put(rates, self.device)
         task, kernel = self.task, self.method
 
         names = tuple(problem.parameters)
@@ -66,12 +69,12 @@ class JaxEngine:
         def tick() -> None:
             self._foreign += 1
 
-        def step(carry: Any, data: Any, rows: Array, key: Array) -> Any:
+        def step(carry: Any, data: Any, rows: Array, key: Array, rates: Array | None) -> Any:
             params, buffers, state, totals, index = carry
             oracle = JaxOracle(task.objective, needs, task.batch(data, rows), index,
                                jax.random.fold_in(typed_key(key), index), buffers, names, np.dtype(spec.dtype),
                                noise, spec.draws, tick)  # fmt: skip
-            new, state = kernel.step(params, state, oracle)
+            new, state = kernel.step(params, state, oracle, rates)
             if buffers:
                 statistics = oracle.batch_statistics
                 if statistics is None:  # every forward ran inside a loop: one uncounted forward supplies them
@@ -98,7 +101,7 @@ class JaxEngine:
         before = _cache_events()
         began = time.perf_counter()
         jitted = jax.jit(step, donate_argnums=0)
-        self._step = jitted.lower(self.carry, self._data, self.task.rows(0), self._key).compile()
+        self._step = jitted.lower(self.carry, self._data, self.task.rows(0), self._key, self._rates).compile()
         self.compilation: float | None = time.perf_counter() - began
         hits, misses = (b - a for a, b in zip(before, _cache_events(), strict=True))
         self.cache: str | None = "miss" if misses else "hit" if hits else None
@@ -106,7 +109,7 @@ class JaxEngine:
 
     def step(self, step: int, deadline: float) -> None:
         """One optimiser step, the batch's gather included; a jitted step cannot be interrupted."""
-        self.carry = self._step(self.carry, self._data, self.task.rows(step), self._key)
+        self.carry = self._step(self.carry, self._data, self.task.rows(step), self._key, self._rates)
 
     def loss_seconds(self) -> float:
         """Seconds of one loss on the first batch, uncounted, without its compilation."""
@@ -159,7 +162,7 @@ class JaxEngine:
 
     def step_work(self, step: int) -> Work:
         """Make ``step`` and return its work."""
-        args = (self.carry, self._data, self.task.rows(step), self._key)
+        args = (self.carry, self._data, self.task.rows(step), self._key, self._rates)
         if self._step_work is None:
             self._step_work = measure(self._traced, *args)
         work = self._step_work(*args)

@@ -14,6 +14,7 @@ from curvebench.cards import MethodCard
 from curvebench.clock import Clock, EventClock
 from curvebench.errors import DeviceError
 from curvebench.methods.adapter_torch import TorchMethod
+from curvebench.methods.scheduled import multipliers
 from curvebench.oracle.torch import BudgetExhausted, TorchOracle
 from curvebench.oracle.work import Work
 from curvebench.oracle.work_torch import WorkCounter
@@ -46,7 +47,7 @@ class TorchEngine:
         noise = seed("noise", spec.task, method.name, spec.seed_block)
         torch.manual_seed(noise)  # for third-party optimisers that draw from the global generator
         self.oracle = TorchOracle(self.task.objective, needs, noise, spec.draws)
-        self.method = TorchMethod(method, spec.hyperparameters, self.oracle)
+        self.method = TorchMethod(method, spec.hyperparameters, self.oracle, multipliers(method, spec))
         self.self_reported = self.method.self_reported
         self.compilation: float | None = None
         self.cache: str | None = None

@@ -20,6 +20,7 @@ from curvebench.cards import MethodCard, TaskCard
 from curvebench.clock import Distribution, by_kind, distribution
 from curvebench.errors import CurvebenchError, MissingPackageError, UnmetNeedError
 from curvebench.methods import resolve
+from curvebench.methods.scheduled import note
 from curvebench.oracle.ledger import COLUMNS, as_dict, check_needs
 from curvebench.run.cap import check_cap
 from curvebench.run.contention import Contention
@@ -79,7 +80,7 @@ def execute(spec: RunSpec) -> Json:
         problem = tasks.load(task, spec.scale, spec.seed_block)
         metric["optimum"] = problem.optimum
         title["task"] += problem.suffix  # the same task from random weights is another line of a table
-        notes += problem.notes
+        notes += (*problem.notes, *note(method, spec))
         number = int(spec.dtype[-2:]) // 8
         size = problem.dimension * number
         kept = method.state_numbers(spec.hyperparameters, d=problem.dimension, batch=problem.order().size)

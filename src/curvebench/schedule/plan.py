@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from curvebench import cards
-from curvebench.cards import MethodCard, StudyBudget, StudyCard, TaskCard
+from curvebench.cards import MethodCard, RateSchedule, StudyBudget, StudyCard, TaskCard
 from curvebench.errors import CardError, CurvebenchError, UnknownNameError
 from curvebench.schedule.references import method_card
 from curvebench.spec import Budget, Query, RunSpec, Scalar, seed
@@ -78,8 +78,9 @@ def expand(study: StudyCard, choice: Choice | None = None, lookup: TunedLookup |
                 given = lookup(method, task_name, framework) if study.hyperparameters == "tuned" else None
                 source = "tuned" if given else "card"
                 specs[task_name, reference, framework] = specify(
-                    task, reference, method, framework, study.scale, budget, given or {}, source, choice.device
-                )
+                    task, reference, method, framework, study.scale, budget, given or {}, source, choice.device,
+                    schedule=study.schedule,
+                )  # fmt: skip
     blocks = [(block, _order(study.name, block, list(specs))) for block in range(seeds)]
     return [replace(specs[key], seed_block=block) for block, keys in blocks for key in keys]
 
@@ -95,8 +96,11 @@ def specify(
     source: str,
     device: str = "cpu",
     seed_block: int = 0,
+    schedule: RateSchedule | None = None,
 ) -> RunSpec:
     """One resolved run; ``given`` are the hyperparameters that differ from the card's defaults.
+
+    The learning rate follows ``schedule``, or that of the task's scale.
 
     Raises:
         HyperparameterError: an unknown hyperparameter or a value outside its range.
@@ -116,6 +120,7 @@ def specify(
         seed_block=seed_block,
         budget=smoked(budget),
         source=source,
+        schedule=str(schedule or task.at(scale).schedule),
         cards=tuple(sorted(digests.items())),
     )
 
