@@ -12,12 +12,13 @@ import tiny
 
 from curvebench import cards
 from curvebench.data.breast_cancer import load_breast_cancer
+from curvebench.procedures import certify
 from curvebench.procedures.certify import derivatives
 from curvebench.tasks import free_features, markets, matrix_sensing, relu_certificate, softmax
 from curvebench.tasks.logistic import standardise, transformation
 from curvebench.tasks.problem import Problem
 
-NAMES = [name for name in cards.names("tasks") if cards.task(name).family == "regression"]
+NAMES = certify.regression()
 KINKED = {"teacher-student-relu", "relu-certified", "hedging-entropic", "hedging-heston"}
 
 

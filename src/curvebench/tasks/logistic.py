@@ -1,7 +1,8 @@
 """Regularised logistic regression: ``f(w) = mean_i log(1 + exp(-y_i w.x_i)) + l2/2 ||w||^2``.
 
-Columns are standardised and a constant column is appended, so that the bias is regularised too. The minimiser is found
-by Newton's method in float64 to a gradient norm of rounding size; ``f*`` on the card is checked against it.
+A constant column is appended, so that the bias is regularised too. Breast cancer's columns are standardised, LIBSVM's
+are used as published. The minimiser is found by Newton's method in float64 to a gradient norm of rounding size; ``f*``
+on the card is checked against it, and taken from there where the table is so large that Newton's method takes seconds.
 Shapes: ``X [n, d]``, labels +-1 ``[n]``, ``w`` is the weight ``[1, d]`` of one linear layer without bias.
 
 With ``coordinates = c > 0`` the variables are ``phi`` with ``w = S phi`` and ``cond(S) = c``: the same function,
@@ -17,36 +18,60 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from curvebench import data
 from curvebench.cards import TaskCard, TaskScale
 from curvebench.data.breast_cancer import load_breast_cancer
+from curvebench.data.libsvm import SIGNED
 from curvebench.tasks.expression import jax_expression, torch_expression
 from curvebench.tasks.least_squares import jax_linear, torch_linear
 from curvebench.tasks.problem import Problem, Split, batch_size, generator
+from curvebench.tasks.tables import with_ones
 
 
 def problem(card: TaskCard, scale: TaskScale, seed_block: int) -> Problem:
-    """Options: ``l2``, ``init`` (standard deviation of the initial weights), ``coordinates`` (cond(S); 0: none)."""
+    """Options: ``l2``, ``init`` (standard deviation of the initial weights), ``coordinates`` (cond(S); 0: none).
+
+    The card's data set decides the table.
+    """
     options: Mapping[str, Any] = scale.options
-    raw = load_breast_cancer()
-    x = standardise(raw.features)
-    l2 = float(options["l2"])
-    _, optimum, _ = minimise(x, raw.labels, l2)
+    x, y = table(str(card.dataset))
+    if card.dataset == "breast-cancer":
+        optimum = minimise(x, y, float(options["l2"]))[1]
+    else:
+        assert card.optimum is not None
+        optimum = card.optimum.value
     if condition := float(options.get("coordinates", 0.0)):
-        return _reparametrised(card, scale, seed_block, x, raw.labels, optimum, transformation(x.shape[1], condition))
+        return _reparametrised(card, scale, seed_block, x, y, optimum, transformation(x.shape[1], condition))
     start = generator(card.name, seed_block, "init").standard_normal((1, x.shape[1]))
     return Problem(
         name=card.name,
         seed_block=seed_block,
         parameters={"0.weight": float(options["init"]) * start},
-        train=Split(x, raw.labels),
+        train=Split(x, y),
         criterion="logistic",
         metric="gap",
         torch_module=lambda: torch_linear(x.shape[1]),
         jax_apply=jax_linear,
         batch=batch_size(scale),
-        l2=l2,
+        l2=float(options["l2"]),
         optimum=optimum,
     )
+
+
+def table(dataset: str) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Features ``[n, d]`` with a last column of ones, and labels +-1 of the training part.
+
+    Raises:
+        ValueError: the data set has not two classes.
+        DataError: its files are not here, or are not the card's.
+    """
+    if dataset == "breast-cancer":
+        raw = load_breast_cancer()
+        return standardise(raw.features), raw.labels
+    if dataset in SIGNED:
+        found = data.load(dataset)
+        return with_ones(found.features), found.labels
+    raise ValueError(f"logistic: dataset = {dataset!r}: must be 'breast-cancer' or one of {', '.join(sorted(SIGNED))}")
 
 
 def transformation(d: int, condition: float) -> npt.NDArray[np.float64]:
@@ -95,7 +120,7 @@ def standardise(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Zero mean, unit variance per column (constant columns stay 0), and a last column of ones."""
     deviation = x.std(axis=0)
     scaled = (x - x.mean(axis=0)) / np.where(deviation > 0, deviation, 1.0)
-    return np.concatenate([scaled, np.ones((len(x), 1))], axis=1)
+    return with_ones(scaled)
 
 
 def minimise(

@@ -117,8 +117,11 @@ def _gauss_newton(ask: Asker, problem: Problem, at: Arrays, u: Arrays, v: Arrays
     return max(1e-3 * abs(float(left @ _flat(v)) - curvature) / scale, symmetry)  # second differences lose three digits
 
 
-def twin_error(problem: Problem) -> float:
-    """Relative difference between torch and jax of ``f`` and of the gradient at the initial parameters, float64."""
+def twin_error(problem: Problem, *, products: bool = False) -> float:
+    """Relative difference between torch and jax of ``f`` and of the gradient at the initial parameters, float64.
+
+    With ``products`` also of the Hessian's product with a vector, which takes another compilation.
+    """
     import jax
 
     from curvebench.tasks.runtime_jax import JaxTask
@@ -136,7 +139,13 @@ def twin_error(problem: Problem) -> float:
 
         other, slopes = jax.jit(jax.value_and_grad(value))(task.params)
         flat = np.concatenate([np.asarray(slopes[name]).reshape(-1) for name in start])
-    return max(abs(float(other) - float(loss)) / max(abs(float(loss)), 1e-300), _relative(flat, gradient))
+        found = [abs(float(other) - float(loss)) / max(abs(float(loss)), 1e-300), _relative(flat, gradient)]
+        if products:
+            v = direction(problem, 4)
+            product = jax.jit(lambda at, along: jax.jvp(jax.grad(value), (at,), (along,))[1])(task.params, dict(v))
+            along = np.concatenate([np.asarray(product[name]).reshape(-1) for name in start])
+            found.append(_relative(along, ask(Query.HVP, start, v)))
+    return max(found)
 
 
 def _step(at: Arrays, size: float, v: Arrays) -> dict[str, npt.NDArray[np.float64]]:
