@@ -22,7 +22,8 @@ def test_current(name: str) -> None:
 
 
 def test_no_schema_without_a_kind() -> None:
-    assert {path.name for path in SCHEMAS.iterdir()} == set(schema.texts())
+    found = {path.name for path in SCHEMAS.iterdir()} - {"report.schema.json"}  # tests/report/test_site.py has that one
+    assert found == set(schema.texts())
     assert len(schema.texts()) == len(cards.KINDS) == len(CLASSES)
 
 

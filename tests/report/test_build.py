@@ -133,13 +133,19 @@ class NoFramework:
             raise ImportError(f"{{name}} is not installed")
 
 sys.meta_path.insert(0, NoFramework())
-from curvebench.report import build
+from pathlib import Path
+from curvebench.report import build, site
 from curvebench.store import Store
-build(Store({str(tmp_path / "records")!r}).read(), {str(tmp_path / "out")!r})
+records = list(Store({str(tmp_path / "records")!r}).read())
+out = Path({str(tmp_path / "out")!r})
+build(records, out)
+site.build(records, out / "report", out / "tuned")
+assert not {{"torch", "jax"}} & set(sys.modules)
 """
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "out/figures/all/least-squares.svg").is_file()
+    assert (tmp_path / "out/report/index.html").is_file()
 
 
 class Study:
@@ -177,12 +183,14 @@ def test_the_default_is_the_working_directory(tmp_path: Path, monkeypatch: pytes
     assert done.exit_code == 0, done.output
     assert done.stdout.startswith("least squares\ntarget")
     assert "written: results/tables/all/index.md and 4 other files" in done.stderr
+    assert "open results/report/index.html" in done.stderr
+    assert Path("results/report/report.json").is_file()
     assert not Path("results/figures").exists()
 
 
 def test_formats_and_json(tmp_path: Path) -> None:
     records = fill(tmp_path / "records", SMALL)
-    base = ["report", "--records", str(records), "--out", str(tmp_path / "out"), "--no-figures"]
+    base = ["report", "--records", str(records), "--out", str(tmp_path / "out"), "--no-figures", "--no-html"]
     assert CliRunner().invoke(cli, [*base, "--format", "markdown"]).stdout.startswith("### least squares\n")
     assert CliRunner().invoke(cli, [*base, "--format", "csv"]).stdout.startswith("method,title,family,framework")
     (table,) = json.loads(CliRunner().invoke(cli, [*base, "--json"]).stdout)
@@ -192,7 +200,7 @@ def test_formats_and_json(tmp_path: Path) -> None:
 
 def test_one_task_and_the_nearest_name(tmp_path: Path) -> None:
     records = fill(tmp_path / "records", quick_study(seeds=1))
-    base = ["report", "--records", str(records), "--out", str(tmp_path / "out"), "--no-figures"]
+    base = ["report", "--records", str(records), "--out", str(tmp_path / "out"), "--no-figures", "--no-html"]
     done = CliRunner().invoke(cli, [*base, "--task", "digits-cnn"])
     assert done.exit_code == 0
     assert "least squares" not in done.stdout
@@ -212,7 +220,7 @@ def test_a_corrupt_record_is_a_warning_and_the_rest_a_table(tmp_path: Path) -> N
     records = fill(tmp_path / "records", SMALL)
     victim = next(iter(sorted(records.rglob("*.json"))))
     os.truncate(victim, 100)
-    base = ["report", "--records", str(records), "--out", str(tmp_path / "out"), "--no-figures"]
+    base = ["report", "--records", str(records), "--out", str(tmp_path / "out"), "--no-figures", "--no-html"]
     done = CliRunner().invoke(cli, base)
     assert done.exit_code == 0
     assert "warning: " in done.stderr

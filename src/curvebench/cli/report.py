@@ -14,7 +14,9 @@ from curvebench import cards
 from curvebench.errors import CardError, StoreError, UnknownNameError
 from curvebench.report import build, of_study, ranking, tables
 from curvebench.report.build import pools_in
+from curvebench.report.groups import slug
 from curvebench.report.render import FORMATS, render, terminal
+from curvebench.report.site import write as site
 from curvebench.store import Store
 
 if TYPE_CHECKING:
@@ -31,9 +33,11 @@ Examples:
   curvebench report --task digits-cnn --format markdown > digits.md
   curvebench report --records other/records --out other
   curvebench report --json | jq -r '.[].rows[] | [.method, .framework, .final] | @tsv'
+  xdg-open results/report/index.html
 
 \b
 Besides what it prints it writes, below --out:
+  report/index.html (report/study-<study>/index.html), a site that opens from disk, and report.json beside it
   tables/<study or all>/<task>.md, <task>.csv, <task>-ranking.md, <task>-pairs.csv and index.md
   figures/<study or all>/<task>.png and <task>.svg
 """
@@ -56,10 +60,12 @@ Besides what it prints it writes, below --out:
 @click.option("--study", metavar="NAME", help="Only the runs that belong to this study.")
 @click.option("--format", "form", type=click.Choice(FORMATS), default="terminal", help="How to print the tables.")
 @click.option("--no-figures", is_flag=True, help="Draw no curves: two seconds faster.")
+@click.option("--no-html", is_flag=True, help="Write no site: two seconds faster.")
 @click.option("--json", "as_json", is_flag=True, help="Print the tables as JSON.")
 def report(
-    records: Path, out: Path, task: str | None, study: str | None, form: str, no_figures: bool, as_json: bool
-) -> None:
+    records: Path, out: Path, task: str | None, study: str | None, form: str, no_figures: bool, no_html: bool,
+    as_json: bool,
+) -> None:  # fmt: skip
     """Make tables and figures from stored records.
 
     Every mean comes with its 95 % interval over seeds; the notes under a table say what else is to be known.
@@ -82,6 +88,10 @@ def report(
     pictures = () if no_figures else ("png", "svg")
     written = build(chosen, out, ("markdown", "csv", *pictures), study=study)
     click.echo(f"written: {written[-1]} and {len(written) - 1} other files below {out}", err=True)
+    if not no_html:
+        folder = out / "report" / f"study-{slug(study)}" if study else out / "report"
+        page = site.build(chosen, folder, out / "tuned", study=study)[0]
+        click.echo(f"open {page}", err=True)
 
 
 def choose(found: Sequence[Record], folder: Path, task: str | None, study: str | None) -> list[Record]:

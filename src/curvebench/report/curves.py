@@ -41,7 +41,11 @@ LABELS = {
     "oracle_calls": "oracle calls",
     "gradient_equivalents": "gradient-equivalents",
     "step": "optimiser steps",
+    "bytes": "bytes moved (counted)",
 }
+
+AXES = tuple(LABELS)
+"""What a curve can be drawn against."""
 
 
 Curve: TypeAlias = tuple[FloatArray, FloatArray]
@@ -136,7 +140,7 @@ def over_seeds(curves: Sequence[Curve], logarithmic: bool) -> tuple[FloatArray, 
 
 def curve(record: Record, axis: str, floor: float | None) -> Curve | None:
     """The curve of one run where it is finite; None if it nowhere is."""
-    x = np.array([math.nan if v is None else v for v in getattr(record.curve, axis)], dtype=np.float64)
+    x = np.array([math.nan if v is None else v for v in positions(record, axis)], dtype=np.float64)
     y = np.array([math.nan if v is None else v for v in record.curve.metric], dtype=np.float64)
     usable = np.isfinite(x) & np.isfinite(y)
     x, y = x[usable], y[usable]
@@ -145,6 +149,15 @@ def curve(record: Record, axis: str, floor: float | None) -> Curve | None:
     order = np.argsort(x, kind="stable")
     y = y[order] if floor is None else np.maximum(y[order], floor)
     return x[order], y
+
+
+def positions(record: Record, axis: str) -> Sequence[float | None]:
+    """Where the evaluations of a run lie on an axis. Bytes: steps times those of a mean step, None if not counted."""
+    if axis == "bytes":
+        each = None if record.work is None else record.work.step.bytes
+        return [None if each is None else step * each for step in record.curve.step]
+    found: Sequence[float | None] = getattr(record.curve, axis)
+    return found
 
 
 def grid(low: float, high: float, positions: Sequence[FloatArray]) -> FloatArray:
