@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
 import pytest
+import scipy.stats
 import tiny
 import torch
 from tiny import FRAMEWORKS
 
-from curvebench.kernels.replay_torch import CHUNK, part, pieces, visit
+from curvebench.kernels import team_torch
+from curvebench.kernels.replay_torch import CHUNK, pieces, visit, visit_blocks
 from curvebench.oracle import ledger as L
 from curvebench.oracle.draws import KINDS, ReferenceStream
 from curvebench.oracle.jax import JaxOracle
-from curvebench.oracle.streams_torch import mix
+from curvebench.oracle.streams_torch import block_seed, mix
 from curvebench.oracle.torch import TorchOracle
 
 Drawn = list[np.ndarray]
@@ -154,35 +158,88 @@ def test_mezos_own_pieces_are_the_undivided_draws() -> None:
     stream = oracle.stream("mezo")
     whole = [stream.draw("normal", shape) for shape in shapes]
     params = [torch.zeros(shape) for shape in shapes]
-    visit(params, [partial(oracle.stream("mezo").fill_, kind="normal")], lambda i, theta, z: theta.copy_(z))
+    visit(params, partial(oracle.stream("mezo").fill_, kind="normal"), lambda i, theta, z: theta.copy_(z))
     assert all(map(torch.equal, params, whole))
 
 
-@pytest.mark.parametrize("threads", [1, 2])
-def test_lanes_draw_the_same_noise_and_count_it_whether_side_by_side_or_not(threads: int) -> None:
-    shapes = [(3,), (5 * CHUNK + 40,), (2, 5), (2 * CHUNK + 16,)]
+def blocks_of(
+    seed: int = 7,
+) -> tuple[TorchOracle, Callable[[], Callable[[int], Callable[[torch.Tensor], torch.Tensor]]]]:
+    """An oracle in run mode, and what opens a source of the blocks of its stream ``mezo``."""
     task = tiny.TorchTask(tiny.squared(), torch.device("cpu"), torch.float32)
-    oracle = TorchOracle(task.objective, tiny.ALL, 7)
+    oracle = TorchOracle(task.objective, tiny.ALL, seed)
     oracle.begin_step(0, task.batch(0))
-    first, second = oracle.stream("mezo"), oracle.stream("mezo-lane")
-    params, expected = [torch.zeros(shape) for shape in shapes], [torch.zeros(shape) for shape in shapes]
-    turn = 0
-    for i, rows, shape in pieces(params):
-        draw = second if rows is not None and turn % 2 else first
-        turn += rows is not None
-        part(expected[i], rows).copy_(draw.draw("normal", shape))
-    oracle.counts[L.DRAWS] = 0
+    return oracle, lambda: oracle.stream("mezo").blocks("normal")  # type: ignore[union-attr]  # run mode: native
+
+
+@pytest.fixture(params=[1, 2, 5])
+def threads(request: pytest.FixtureRequest) -> Iterator[int]:
     before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        draws = [partial(oracle.stream(name).fill_, kind="normal") for name in ("mezo", "mezo-lane")]
-        visit(params, draws, lambda i, theta, z: theta.add_(z))
-    finally:
-        torch.set_num_threads(before)
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["torch's threads", "Python's threads"])
+def test_blocks_are_the_same_noise_on_any_number_of_threads_and_each_draw_counts(
+    threads: int, own: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not own:
+        monkeypatch.setattr(team_torch, "_gnu", lambda: None)
+    shapes = [(3,), (5 * CHUNK + 40,), (2, 5), (2 * CHUNK + 16,)]
+    oracle, blocks = blocks_of()
+    params, expected = [torch.zeros(shape) for shape in shapes], [torch.zeros(shape) for shape in shapes]
+    number, small = 0, oracle.stream("mezo")  # block 0 is the stream's beginning
+    for i in (0, 2):
+        small.fill_(expected[i], "normal")
+    for i, rows, _ in pieces(expected):
+        if rows is not None:
+            blocks()(number := number + 1)(expected[i][rows])
+    oracle.counts[L.DRAWS] = 0
+    seen = set()
+
+    def add(i: int, theta: torch.Tensor, z: torch.Tensor) -> None:
+        seen.add(threading.get_ident())
+        theta.add_(z)
+
+    visit_blocks(params, blocks, add)
     assert all(map(torch.equal, params, expected))
     assert oracle.counts[L.DRAWS] == sum(p.numel() for p in params)
-    with pytest.raises(ZeroDivisionError):  # an error in either lane is the caller's
-        visit(params, draws, lambda i, theta, z: 1 / 0)
+    assert len(seen) <= threads
+
+
+def test_an_error_on_any_thread_is_the_callers(threads: int) -> None:
+    p, (_, blocks) = torch.zeros(9 * CHUNK), blocks_of()
+    with pytest.raises(ZeroDivisionError):
+        visit_blocks([p], blocks, lambda i, theta, z: 1 / 0)
+
+
+def test_noise_in_blocks_is_standard_normal_and_blocks_are_independent() -> None:
+    """n = 24 blocks: moments within 5 standard errors, Kolmogorov-Smirnov, tails, products of blocks at all lags."""
+    n, (_, blocks) = 24, blocks_of()
+    source = blocks()
+    z = torch.stack([source(k)(torch.empty(CHUNK)) for k in range(n)]).double().numpy()
+    size = z.size
+    for power, mean, variance in ((1, 0, 1), (2, 1, 2), (3, 0, 15), (4, 3, 96)):
+        assert abs((z**power).mean() - mean) < 5 * (variance / size) ** 0.5
+    assert scipy.stats.kstest(z.ravel(), "norm").pvalue > 1e-4
+    assert min(scipy.stats.kstest(row, "norm").pvalue for row in z) > 1e-4 / n
+    for edge in (2.0, 3.0, 4.0):
+        p = 2 * scipy.stats.norm.sf(edge)
+        assert abs((np.abs(z) > edge).sum() - size * p) < 5 * (size * p) ** 0.5
+    gram = z @ z.T / CHUNK**0.5  # off the diagonal N(0, 1) each
+    off = gram[np.triu_indices(n, 1)]
+    assert np.abs(off).max() < 5
+    assert scipy.stats.kstest(off, "norm").pvalue > 1e-4
+    shifted = [(z[k, lag:] @ z[k + 1, : CHUNK - lag]) / CHUNK**0.5 for k in range(n - 1) for lag in (1, 7, 16, 624)]
+    assert np.abs(shifted).max() < 5
+
+
+def test_seeds_of_blocks_differ_within_a_stream_and_between_streams() -> None:
+    seeds = [{block_seed(base, k) for k in range(5000)} for base in (0, 1, 2, 2**32 - 1)]
+    assert all(len(s) == 5000 and max(s) < 2**32 for s in seeds)
+    assert all(block_seed(base, 0) == base for base in (0, 17, 2**32 - 1))
+    assert len(set.union(*seeds)) > 4 * 5000 - 5  # by chance 0.05 pairs coincide
 
 
 def test_native_torch_draws_fill_in_place_what_they_draw() -> None:

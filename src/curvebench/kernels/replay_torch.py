@@ -7,19 +7,18 @@ ones every time it is called.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from functools import cache, partial
 from types import TracebackType
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
 from curvebench.errors import HyperparameterError
+from curvebench.kernels.team_torch import size, together
 from curvebench.kernels.zeroth_torch import Draw
 
-CHUNK = 32768
+CHUNK = 65536
 """Scalars drawn at a time: a multiple of 16, for which torch's CPU draws equal one undivided draw bit for bit, and few
 enough that torch adds them without starting threads."""
 
@@ -29,6 +28,8 @@ Piece: TypeAlias = tuple[int, slice | None, tuple[int, ...]]
 Visit: TypeAlias = Callable[[int, Tensor, Tensor], None]
 Fill: TypeAlias = Callable[[Tensor], Tensor]
 """Overwrite a tensor with the next standard normal draws."""
+Blocks: TypeAlias = Callable[[], Callable[[int], Fill]]
+"""Opens a source of numbered blocks of noise: ``fill = source(number)`` begins one, the same draws at every time."""
 
 
 def pieces(parameters: Sequence[Tensor]) -> Iterator[Piece]:
@@ -53,54 +54,49 @@ def noise(parameters: Sequence[Tensor], draw: Draw) -> Iterator[tuple[int, slice
 
 
 @torch.no_grad()
-def visit(parameters: Sequence[Tensor], fills: Sequence[Fill], each: Visit) -> None:
-    """Call ``each(which parameter, view of a piece, z of its shape)`` for all pieces, in lanes side by side.
+def visit(parameters: Sequence[Tensor], fill: Fill, each: Visit) -> None:
+    """Call ``each(which parameter, view of a piece, z of its shape)`` for all pieces in order; ``z`` is overwritten."""
+    _run(parameters, pieces(parameters), {}, fill, each)
 
-    The parts of large tensors take turns between the lanes; all else is in the first. A lane draws from its own source,
-    so the noise does not depend on whether the lanes run at once: they do where torch may use several threads of a CPU.
-    Drawing holds one core for about as long as the forward pass of a small model.
+
+@torch.no_grad()
+def visit_blocks(parameters: Sequence[Tensor], blocks: Blocks, each: Visit) -> None:
+    """:func:`visit` with noise in numbered blocks that have seeds of their own, so that threads can share the work.
+
+    Block 0 is all small tensors, in order; each part of a large one is a further block. On a CPU the threads of torch
+    take the next block whenever they are done with one. The noise does not depend on how many there are.
 
     Args:
         parameters: what the noise is for.
-        fills: one source of standard normal noise a lane.
+        blocks: called once by each thread.
         each: called from several threads, for different pieces; ``z`` is overwritten afterwards.
     """
-    lanes: list[list[Piece]] = [[] for _ in fills]
-    large = 0
-    for piece in pieces(parameters):
-        lanes[large % len(lanes) if piece[1] is not None else 0].append(piece)
-        large += piece[1] is not None
-    jobs = [partial(_run, parameters, lane, fill, each) for lane, fill in zip(lanes, fills, strict=True) if lane]
-    if len(jobs) > 1 and torch.get_num_threads() > 1 and parameters[0].device.type == "cpu":
-        aside = [_workers().submit(job) for job in jobs[1:]]
-        try:
-            jobs[0]()
-        finally:
-            wait(aside)  # whatever happened here, nothing moves any more
-        for lane_done in aside:
-            lane_done.result()
-    else:
-        for job in jobs:
-            job()
+    order = list(pieces(parameters))
+    small, large = [p for p in order if p[1] is None], [[p] for p in order if p[1] is not None]
+    todo = enumerate([small, *large])  # taking the next is one call into C, under Python's lock
+
+    def share() -> None:
+        at, buffers = blocks(), dict[Any, Tensor]()
+        with torch.no_grad():  # a thread has a switch of its own
+            for number, block in todo:
+                _run(parameters, block, buffers, at(number), each)
+
+    together(share, max(1, min(size(), len(large))) if parameters[0].device.type == "cpu" else 1)
 
 
-@torch.no_grad()  # a thread has a switch of its own
-def _run(parameters: Sequence[Tensor], lane: Sequence[Piece], fill: Fill, each: Visit) -> None:
-    """Draw one lane, all of its large parts into the same memory."""
-    buffer: Tensor | None = None
-    for i, rows, shape in lane:
+def _run(
+    parameters: Sequence[Tensor], block: Iterable[Piece], buffers: dict[Any, Tensor], fill: Fill, each: Visit
+) -> None:
+    """Draw some pieces, all parts of large tensors of one dtype into the same memory."""
+    for i, rows, shape in block:
         p = parameters[i]
         if rows is None:
             each(i, p, fill(p.new_empty(shape)))
             continue
-        if buffer is None or buffer.dtype != p.dtype or buffer.device != p.device:
-            buffer = p.new_empty(CHUNK + 16)
+        kind = (p.dtype, p.device)
+        if (buffer := buffers.get(kind)) is None:
+            buffer = buffers[kind] = p.new_empty(CHUNK + 16)
         each(i, p.view(-1)[rows], fill(buffer[: shape[0]]))
-
-
-@cache
-def _workers() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(1, thread_name_prefix="curvebench-noise")
 
 
 def part(tensor: Tensor, rows: slice | None) -> Tensor:

@@ -14,12 +14,10 @@ import torch
 from torch import Tensor
 
 from curvebench.errors import CurvebenchError
-from curvebench.kernels.replay_torch import Along, Probe, Visit, refuse_half, visit
+from curvebench.kernels.replay_torch import Along, Probe, Visit, refuse_half, visit, visit_blocks
 from curvebench.methods.validation import check
 from curvebench.oracle.optimizer_torch import LossOptimizer
 from curvebench.oracle.streams_torch import NativeStream
-
-_STREAMS = ("mezo", "mezo-lane")
 
 
 class MeZO(LossOptimizer):
@@ -41,8 +39,8 @@ class MeZO(LossOptimizer):
         HyperparameterError: a value outside its range, or ``restore='replay'`` with half-precision parameters.
         CurvebenchError: ``step`` without a closure.
 
-    Differs from the authors' code: three draws instead of four, in place, in chunks that two threads draw side by side
-    where torch may use them; the global generator is untouched.
+    Differs from the authors' code: three draws instead of four, in place, in chunks with seeds of their own, which the
+    threads of torch share; the global generator is untouched.
     """
 
     def __init__(
@@ -93,9 +91,11 @@ class MeZO(LossOptimizer):
                 for i, (theta, z) in enumerate(zip(everything, probes, strict=True)):
                     each(i, theta, z.to(theta))
                 return
-            # Native noise has no twin in jax to agree with: there, two streams are drawn side by side.
-            names = _STREAMS if isinstance(oracle.stream(_STREAMS[0]), NativeStream) else _STREAMS[:1]
-            visit(everything, [partial(oracle.stream(name).fill_, kind="normal") for name in names], each)
+            stream = oracle.stream("mezo")
+            if isinstance(stream, NativeStream):  # no twin in jax to agree with: blocks, that threads can share
+                visit_blocks(everything, lambda: stream.blocks("normal"), each)
+            else:
+                visit(everything, partial(stream.fill_, kind="normal"), each)
 
         def add(scale: float) -> None:
             def each(i: int, theta: Tensor, z: Tensor) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from threading import Lock
 from typing import Protocol
 
@@ -51,6 +53,21 @@ class NativeStream:
             self._counts[L.DRAWS] += out.numel()
         return fill_(out, kind, self._generator)
 
+    def blocks(self, kind: str) -> Callable[[int], Callable[[Tensor], Tensor]]:
+        """A source of numbered blocks of draws: ``source(number)`` begins one and returns what fills tensors from it.
+
+        Each block has a seed of its own, so that several sources, one a thread, may draw a stream's blocks in any
+        order. Block 0 begins like the stream itself.
+        """
+        generator, base = torch.Generator(self._generator.device), self._generator.initial_seed()
+        part = NativeStream(generator, self._like, self._counts)
+
+        def source(number: int) -> Callable[[Tensor], Tensor]:
+            generator.manual_seed(block_seed(base, number))
+            return partial(part.fill_, kind=kind)
+
+        return source
+
 
 class PhiloxStream:
     """The reference bits as torch tensors."""
@@ -87,6 +104,22 @@ def mix(base: int, step: int) -> int:
     z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
     z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & _MASK
     return (z ^ (z >> 31)) >> 32
+
+
+def block_seed(base: int, number: int) -> int:
+    """32 bits for a block of a stream with the seed ``base``: that itself for block 0, another for each below 2^32.
+
+    Multiples of an odd number of the stream's own, and murmur's finaliser: both bijective.
+    """
+    start = mix(base, 1)
+    return _mixed(start + (mix(base, 0) | 1) * number) ^ _mixed(start) ^ (base & 0xFFFFFFFF)
+
+
+def _mixed(x: int) -> int:
+    x &= 0xFFFFFFFF
+    x = ((x ^ (x >> 16)) * 0x85EBCA6B) & 0xFFFFFFFF
+    x = ((x ^ (x >> 13)) * 0xC2B2AE35) & 0xFFFFFFFF
+    return x ^ (x >> 16)
 
 
 def fill_(out: Tensor, kind: str, generator: torch.Generator | None) -> Tensor:
