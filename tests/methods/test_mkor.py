@@ -349,6 +349,7 @@ def test_factors_that_outgrow_half_precision_are_not_kept() -> None:
 # -- in the harness ----------------------------------------------------------------------------------------------------
 
 
-def test_conformance() -> None:
-    findings = list(conformance(resolve("mkor"), "mkor", "torch"))
+@pytest.mark.parametrize("framework", ["torch", "jax"])
+def test_conformance(framework: str) -> None:
+    findings = list(conformance(resolve("mkor"), "mkor", framework))
     assert [f for f in findings if not f.holds] == []

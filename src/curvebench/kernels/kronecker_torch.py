@@ -10,13 +10,13 @@ input factor is diagonal with an entry per word, and convolutions with groups. D
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from curvebench.errors import CurvebenchError
+from curvebench.kernels.geometry import Geometry
 
 CHUNK = 1 << 22
 """Numbers unfolded at a time (16 MiB in float32): larger im2col buffers leave the cache, smaller starve the GEMM."""
@@ -24,21 +24,6 @@ CHUNK = 1 << 22
 
 NOT_SOLVED: type[Exception] = torch.linalg.LinAlgError  # type: ignore[attr-defined]  # public, says torch's manual
 """What a decomposition raises if it fails."""
-
-
-class Geometry(NamedTuple):
-    """Where the windows of a convolution lie; padding is ``(left, right, top, bottom)``."""
-
-    kernel: tuple[int, int]
-    stride: tuple[int, int]
-    padding: tuple[int, int, int, int]
-    dilation: tuple[int, int]
-    mode: str = "zeros"
-
-    @property
-    def same3(self) -> bool:
-        """A 3 x 3 kernel at every pixel of the zero-padded image: what :func:`shifted_gram` is for."""
-        return self == Geometry((3, 3), (1, 1), (1, 1, 1, 1), (1, 1))
 
 
 def geometry(layer: nn.Module) -> Geometry | None:

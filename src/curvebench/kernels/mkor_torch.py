@@ -11,7 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from curvebench.kernels.kronecker_torch import Geometry, batched, padded
+from curvebench.kernels.geometry import Geometry
+from curvebench.kernels.kronecker_torch import batched, padded
 
 GAMMA = 0.95
 """Weight of the old inverse: a literal in the released code, whose ``stat_decay`` is never used."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -14,9 +14,11 @@ import optax.contrib
 from jax import Array
 
 from curvebench.cards import MethodCard
+from curvebench.methods.layerwise_jax import unchanged
 from curvebench.methods.resolve import load_target
 from curvebench.methods.state_kinds import kind
 from curvebench.oracle.jax import JaxOracle, Params
+from curvebench.oracle.layers_jax import Layers
 from curvebench.oracle.ledger import REPORTED
 from curvebench.spec import Query, Scalar
 
@@ -31,6 +33,7 @@ class JaxMethod:
         card: the method's card, with a jax implementation.
         hyperparameters: resolved ``(name, value)`` pairs.
         multipliers: of the learning rates at every step; empty: they are constant. The last one holds on.
+        layers: finds the task's layers, for a target whose first argument is ``layers``.
     """
 
     def __init__(
@@ -38,9 +41,11 @@ class JaxMethod:
         card: MethodCard,
         hyperparameters: Collection[tuple[str, Scalar]],
         multipliers: Sequence[float] = (),
+        layers: Callable[[], Layers] | None = None,
     ) -> None:
         self._card, self._hyperparameters = card, dict(hyperparameters)
         self._target = load_target(card.implementation["jax"].target)
+        self._layers = layers() if layers is not None and _takes_layers(self._target) else None
         self._transformation = self._make({})
         self._pulls = "oracle" in inspect.signature(self._transformation.update).parameters
         self._scheduled = card.rates if multipliers else ()
@@ -48,7 +53,8 @@ class JaxMethod:
 
     def _make(self, rates: Mapping[str, Any]) -> optax.GradientTransformationExtraArgs:
         arguments = self._card.arguments("jax", {**self._hyperparameters, **rates})
-        return optax.with_extra_args_support(self._target(**arguments))
+        first = () if self._layers is None else (self._layers,)
+        return optax.with_extra_args_support(self._target(*first, **arguments))
 
     def rates(self, dtype: Any) -> np.ndarray[Any, Any] | None:
         """The scheduled learning rates ``[steps, rates]``, rounded once from float64; None where they are constant."""
@@ -86,12 +92,29 @@ class JaxMethod:
         """Columns of the ledger that nobody fills: a library that keeps factors does not say when it renews them."""
         return REPORTED[:2] if not self._pulls and {"factors", "inverses"} & state_bytes(state).keys() else ()
 
+    def notes(self, state: Any, steps: int) -> list[str]:
+        """Sentences for a record: what was not preconditioned, the steps that the state counts as ``skipped``."""
+        layered = self._layers is not None
+        found = [unchanged(self._layers.unsupported)] if self._layers is not None and self._layers.unsupported else []
+        if skipped := int(getattr(state, "skipped", 0)):
+            why = "the curvature was not finite" if layered else "the gradient or H z was not finite"
+            found.append(f"{skipped} of {steps} steps skipped: {why}")
+        return found
+
     def evaluated(self, params: Params, state: Any) -> Params:
         """Where the method is to be evaluated: Schedule-Free's average, else the parameters."""
         if isinstance(state, optax.contrib.ScheduleFreeState):
             found: Params = optax.contrib.schedule_free_eval_params(state, params)
             return found
         return params
+
+
+def _takes_layers(target: Any) -> bool:
+    """Whether the first argument of a constructor is ``layers``."""
+    try:
+        return next(iter(inspect.signature(target).parameters), "") == "layers"
+    except (TypeError, ValueError):  # a callable without a signature
+        return False
 
 
 def state_bytes(state: Any) -> dict[str, int]:

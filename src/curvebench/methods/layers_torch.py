@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from curvebench.errors import CurvebenchError, HyperparameterError
-from curvebench.kernels.kronecker_torch import Geometry, geometry
+from curvebench.kernels.geometry import Geometry
+from curvebench.kernels.kronecker_torch import geometry
 
 NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 """Layers whose few parameters nobody expects to be preconditioned: no warning for these."""

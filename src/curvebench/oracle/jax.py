@@ -10,52 +10,28 @@ counts travel in the carry. A Python counter would count traces, a host callback
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, overload
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+from curvebench.errors import CurvebenchError
+from curvebench.oracle import capture_jax as capture
 from curvebench.oracle import ledger as L
+from curvebench.oracle.capture_jax import FisherStatistics, LayerStatistics, Tap, Uses
+from curvebench.oracle.fisher_jax import FISHERS, pulled_vectors
 from curvebench.oracle.streams_jax import NativeStream, PhiloxStream, Stream
 from curvebench.spec import Query
 
 Params = dict[str, Array]
 Buffers = dict[str, Array]
 Batch = tuple[Array, Array]
-Apply = Callable[[Params, Buffers, Array, "Tap | None"], tuple[Array, Buffers]]
+Apply = Callable[[Params, Buffers, Array, Tap | None], tuple[Array, Buffers]]
 _K = len(L.COLUMNS)
-
-
-class LayerStatistics(NamedTuple):
-    """As in torch: ``inputs[i]`` and ``output_gradients[i]`` of the i-th use of a layer."""
-
-    inputs: tuple[Array, ...]
-    output_gradients: tuple[Array, ...]
-
-
-class Tap:
-    """Watches the layers of a model: models call ``y = tap(name, x, y)`` after every layer with weights.
-
-    Adding a zero probe to each output turns "gradient in the layer's output" into an ordinary gradient.
-    """
-
-    def __init__(self, probes: Mapping[tuple[str, int], Array] | None = None) -> None:
-        self.inputs: dict[tuple[str, int], Array] = {}
-        self.outputs: dict[tuple[str, int], Array] = {}
-        self._probes = probes
-        self._uses: dict[str, int] = {}
-
-    def __call__(self, name: str, inputs: Array, outputs: Array) -> Array:
-        """Record one use of layer ``name`` and return its outputs (plus the probe)."""
-        key = (name, self._uses.get(name, 0))
-        self._uses[name] = key[1] + 1
-        self.inputs[key] = inputs
-        self.outputs[key] = outputs
-        return outputs if self._probes is None else outputs + self._probes[key]
 
 
 @dataclass(frozen=True)
@@ -116,15 +92,22 @@ class JaxOracle:
     _dynamic: Array | None = field(default=None, init=False)
     _depth: int = field(default=0, init=False)
 
-    def at(self, params: Params, batch: Batch | None = None, needs: Collection[Query] | None = None) -> Point:
+    def at(
+        self,
+        params: Params,
+        batch: Batch | None = None,
+        needs: Collection[Query] | None = None,
+        fisher: str = "empirical",
+    ) -> Point:
         """A point: queries here share one forward.
 
         Args:
             params: the parameters.
             batch: ``(inputs, targets)``, or None for the step's.
             needs: what will be asked here, if less than the method's needs.
+            fisher: which layer statistics will be asked here.
         """
-        return Point(self, params, batch or self.batch, self.needs if needs is None else frozenset(needs))
+        return Point(self, params, batch or self.batch, self.needs if needs is None else frozenset(needs), fisher)
 
     def loss(self, params: Params) -> Array:
         """The loss ``[]`` at ``params`` on the step's batch."""
@@ -284,15 +267,19 @@ class JaxOracle:
 class Point:
     """Queries at one set of parameters on one batch; they share one forward."""
 
-    def __init__(self, oracle: JaxOracle, params: Params, batch: Batch, needs: frozenset[Query]) -> None:
+    def __init__(
+        self, oracle: JaxOracle, params: Params, batch: Batch, needs: frozenset[Query], fisher: str = "empirical"
+    ) -> None:
         self._oracle = oracle
         self._params = params
         self.batch = batch
         self._needs = needs
+        self._fisher = fisher
         self._loss: Array | None = None
         self._gradient: Params | None = None
         self._gradient_asked = False
         self._layers: dict[str, LayerStatistics] | None = None
+        self._pull: tuple[Array, Uses, Callable[[Array], tuple[Params, Uses]]] | None = None
         self._hessian: Callable[[Params], Params] | None = None
         self._outputs: tuple[Array, Callable[[Params], Array]] | None = None
 
@@ -361,13 +348,54 @@ class Point:
         per_sample: Params = jax.vmap(jax.grad(one), in_axes=(None, 0, 0))(self._params, *self.batch)
         return per_sample
 
-    def layer_statistics(self) -> dict[str, LayerStatistics]:
-        """Inputs and output gradients of every layer with weights, by layer name (of the mean loss)."""
+    @overload
+    def layer_statistics(self) -> dict[str, LayerStatistics]: ...
+    @overload
+    def layer_statistics(self, fisher: str) -> dict[str, LayerStatistics] | dict[str, FisherStatistics]: ...
+    def layer_statistics(self, fisher: str = "empirical") -> dict[str, LayerStatistics] | dict[str, FisherStatistics]:
+        """Inputs and output gradients of every layer with weights, by layer name (of the mean loss).
+
+        Args:
+            fisher: as in torch: ``empirical``; ``mc``: one more reverse pass; ``type-2``: one for each output, in a
+                loop. The ledger counts one query, and one more for every reverse pass beside the gradient's.
+
+        Raises:
+            CurvebenchError: the point was not opened with this ``fisher``.
+            ValueError: ``fisher`` is another word.
+        """
+        if fisher not in FISHERS:
+            raise ValueError(f"fisher = {fisher!r}: must be one of {', '.join(map(repr, FISHERS))}")
         self._count(Query.LAYER_STATISTICS)
-        if self._layers is None:
+        if fisher == "empirical":
+            if self._layers is None:
+                self._differentiate()
+            assert self._layers is not None
+            return self._layers
+        if fisher != self._fisher:
+            raise CurvebenchError(
+                f"layer_statistics({fisher!r}) at a point that was not opened for it: open the point with "
+                f"at(fisher={fisher!r})"
+            )
+        if self._pull is None:
             self._differentiate()
-        assert self._layers is not None
-        return self._layers
+        assert self._pull is not None
+        outputs, inputs, pull = self._pull
+        objective = self._oracle.objective
+        columns, terms = pulled_vectors(
+            objective.criterion,
+            outputs,
+            self.batch[1],
+            objective.likelihood,
+            fisher,
+            self._oracle.stream("fisher").draw,
+        )
+        for _ in range(len(columns)):
+            self._oracle.count(Query.LAYER_STATISTICS, len(self.batch[0]))
+        if len(columns) == 1:
+            pulled = {key: g[None] for key, g in pull(columns[0])[1].items()}
+        else:  # one after the other: memory for one reverse pass
+            pulled = jax.lax.map(lambda column: pull(column)[1], columns)
+        return capture.fisher_statistics(inputs, pulled, terms)
 
     def _count(self, query: Query) -> None:
         """Enter one query into the ledger, unless this point was opened without it."""
@@ -418,15 +446,13 @@ class Point:
 
     def _differentiate_layers(self) -> None:
         oracle, batch = self._oracle, self.batch
+        objective = oracle.objective
+        probes = capture.probes(lambda p, tap: objective.apply(p, oracle.buffers, batch[0], tap), self._params)
+        if self._fisher != "empirical":
+            self._linear_layers(probes)
+            return
 
-        def shapes(p: Params) -> dict[tuple[str, int], Array]:
-            tap = Tap()
-            oracle.objective.apply(p, oracle.buffers, batch[0], tap)
-            return tap.outputs
-
-        probes = {key: jnp.zeros(s.shape, s.dtype) for key, s in jax.eval_shape(shapes, self._params).items()}
-
-        def tapped(p: Params, probe: dict[tuple[str, int], Array]) -> Any:
+        def tapped(p: Params, probe: Uses) -> Any:
             tap = Tap(probe)
             value, (_, statistics) = oracle.evaluate(p, batch, tap)
             return value, (statistics, tap.inputs)
@@ -446,9 +472,23 @@ class Point:
             )
         statistics, inputs = aux
         oracle.record(statistics)
-        names = dict.fromkeys(name for name, _ in gradients)
-        uses = {name: sorted(key for key in gradients if key[0] == name) for name in names}
-        self._layers = {
-            name: LayerStatistics(tuple(inputs[k] for k in keys), tuple(gradients[k] for k in keys))
-            for name, keys in uses.items()
-        }
+        self._layers = capture.statistics(inputs, gradients)
+
+    def _linear_layers(self, probes: Uses) -> None:
+        """As :meth:`_differentiate_layers`, by a reverse pass from the outputs that is kept for more vectors."""
+        oracle, (x, y), objective = self._oracle, self.batch, self._oracle.objective
+
+        def outputs_of(p: Params, probe: Uses) -> Any:
+            tap = Tap(probe)
+            outputs, statistics = objective.apply(p, oracle.buffers, x, tap)
+            return outputs, (statistics, tap.inputs)
+
+        outputs, pull, (statistics, inputs) = jax.vjp(outputs_of, self._params, probes, has_aux=True)
+        oracle.record(statistics)
+        self._loss = objective.loss(outputs, y, self._params)
+        gradient, gradients = pull(jax.grad(lambda o: objective.criterion(o, y))(outputs))
+        if objective.l2:
+            gradient = jax.tree.map(lambda g, p: g + objective.l2 * p, gradient, self._params)
+        self._gradient = gradient
+        self._layers = capture.statistics(inputs, gradients)
+        self._pull = outputs, inputs, pull

@@ -20,7 +20,9 @@ from curvebench.errors import DeviceError
 from curvebench.methods.adapter_jax import JaxMethod, state_bytes
 from curvebench.methods.scheduled import multipliers
 from curvebench.oracle import ledger as L
+from curvebench.oracle.capture_jax import Tap
 from curvebench.oracle.jax import JaxOracle
+from curvebench.oracle.layers_jax import Layers, find_layers
 from curvebench.oracle.streams_jax import typed_key
 from curvebench.oracle.work import Work
 from curvebench.oracle.work_jax import measure
@@ -53,7 +55,7 @@ class JaxEngine:
         self.device = device(spec.device)
         needs = frozenset(Query(need) for need in spec.needs)
         self.task = JaxTask(problem, self.device, spec.dtype)
-        self.method = JaxMethod(method, spec.hyperparameters, multipliers(method, spec))
+        self.method = JaxMethod(method, spec.hyperparameters, multipliers(method, spec), self._layers)
         self.self_reported = [str(Query.LOSS_FUNCTION)] if Query.LOSS_FUNCTION in needs else []
         noise = seed("noise", spec.task, method.name, spec.seed_block)
         self._foreign, self._batch_size = 0, problem.order().size
@@ -146,14 +148,21 @@ class JaxEngine:
         return state_bytes(self.carry[2])
 
     def notes(self) -> list[str]:
-        """What the method has to say about the run: the steps that its state counts as ``skipped``, if it does."""
+        """What the method has to say about the run, such as skipped steps."""
         try:
-            skipped = int(getattr(self.carry[2], "skipped", 0))
+            return self.method.notes(self.carry[2], int(self.carry[4]))
         except RuntimeError:  # a step raised and lost its donated carry
             return []
-        return (
-            [f"{skipped} of {int(self.carry[4])} steps skipped: the gradient or H z was not finite"] if skipped else []
-        )
+
+    def _layers(self) -> Layers:
+        """The layers of the task's model, found without computing anything."""
+        task = self.task
+        inputs, _ = jax.eval_shape(task.batch, task.data, task.rows(0))
+
+        def forward(params: Any, x: Array, tap: Tap) -> Any:
+            return task.objective.apply(params, task.buffers, x, tap)
+
+        return find_layers(forward, task.params, inputs)
 
     def gradient_work(self, step: int) -> Work:
         """The work of one gradient on the batch of ``step``, not counted."""

@@ -9,7 +9,9 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jax import Array, lax
 
-from curvebench.oracle.jax import Buffers, Params, Tap
+from curvebench.kernels.geometry import Geometry
+from curvebench.oracle.capture_jax import Tap
+from curvebench.oracle.jax import Buffers, Params
 
 
 def linear(params: Params, name: str, inputs: Array, tap: Tap | None = None) -> Array:
@@ -21,19 +23,36 @@ def linear(params: Params, name: str, inputs: Array, tap: Tap | None = None) -> 
 
 
 def conv2d(
-    params: Params, name: str, inputs: Array, tap: Tap | None = None, *, stride: int = 1, padding: int = 0
+    params: Params,
+    name: str,
+    inputs: Array,
+    tap: Tap | None = None,
+    *,
+    stride: int | tuple[int, int] = 1,
+    padding: int | tuple[int, int] = 0,
+    dilation: int | tuple[int, int] = 1,
 ) -> Array:
     """Cross-correlation as in ``nn.Conv2d``; the bias is optional."""
+    weight = params[f"{name}.weight"]
+    (down, right), (rows, columns), apart = (_pair(value) for value in (stride, padding, dilation))
     outputs = lax.conv_general_dilated(
         inputs,
-        params[f"{name}.weight"],
-        (stride, stride),
-        ((padding, padding), (padding, padding)),
+        weight,
+        (down, right),
+        ((rows, rows), (columns, columns)),
+        rhs_dilation=apart,
         dimension_numbers=("NCHW", "OIHW", "NCHW"),
     )
     if f"{name}.bias" in params:
         outputs = outputs + params[f"{name}.bias"][:, None, None]
-    return outputs if tap is None else tap(name, inputs, outputs)
+    if tap is None:
+        return outputs
+    kernel = (weight.shape[2], weight.shape[3])
+    return tap(name, inputs, outputs, Geometry(kernel, (down, right), (columns, columns, rows, rows), apart))
+
+
+def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
+    return value if isinstance(value, tuple) else (value, value)
 
 
 def batch_norm(
