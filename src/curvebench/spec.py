@@ -59,10 +59,12 @@ class Budget:
     Args:
         steps: optimiser steps, at least 1.
         seconds: on-clock seconds (evaluation, compilation and storage are off the clock), or None.
+        gradient_equivalents: flops of the steps over those of one gradient, or None.
     """
 
     steps: int
     seconds: float | None = None
+    gradient_equivalents: float | None = None
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,8 @@ class RunSpec:
         out["hyperparameters"] = dict(self.hyperparameters)
         out["cards"] = dict(self.cards)
         out["needs"] = list(self.needs)
+        if self.budget.gradient_equivalents is None:  # a run without this limit keeps the id that it always had
+            del out["budget"]["gradient_equivalents"]
         return out
 
     @classmethod

@@ -14,7 +14,7 @@ from curvebench.oracle.work import Work
 from curvebench.run import execute
 from curvebench.run import memory as memory_module
 from curvebench.run.loop import Trajectory
-from curvebench.run.replay import account, replay
+from curvebench.run.replay import Meter, account, meter, replay
 from curvebench.spec import Budget, RunSpec
 
 each = pytest.mark.parametrize("framework", ["torch", "jax"])
@@ -97,19 +97,62 @@ class Engine:
 
 @pytest.mark.parametrize("first", range(6))
 def test_a_replay_may_begin_anywhere_in_the_period(first: int) -> None:
-    work, dear = replay(Engine(), first, 3)
+    work, dear, meter = replay(Engine(), first, 3)
+    assert meter == Meter((4.0, 1.0, 1.0), (1.0, 1.0, 1.0)), "by place in the period, wherever the replay began"
+    assert [meter.at(step, step) for step in range(6)] == [0.0, 4.0, 5.0, 6.0, 10.0, 11.0]
     assert (work["plain"]["flops"], work["refresh"]["flops"], work["step"]["flops"]) == (100.0, 400.0, 200.0)
     assert dear == [0]
 
 
 def test_gradient_equivalents_follow_the_queries_of_a_line_search() -> None:
     out = Trajectory(step=[0, 1, 2], oracle_calls=[0, 3, 9], consumed={"step": 2, "seconds": 1.0, "oracle_calls": 9})
-    work = {"gradient": {"flops": 10.0}, "step": {"flops": 40.0}, "steps": 1, "oracle_calls": 4}
-    account(out, work)
+    account(out, Meter((4.0,), (4.0,)))
     assert out.gradient_equivalents == [0.0, 3.0, 9.0]
     assert out.consumed["gradient_equivalents"] == 9.0
     account(out, None)
     assert out.gradient_equivalents == [None, None, None]
+
+
+def test_a_meter_without_a_whole_period_takes_the_mean_and_none_has_no_unit() -> None:
+    assert meter([30.0, 10.0], [3, 1], 10.0, None) == Meter((2.0,), (2.0,))
+    assert meter([30.0], [3], 0.0, 0) is None
+    assert Meter((2.0,), (0.0,)).calls_within(0, 5.0) is None
+
+
+BUDGETS = [("sgd", {}, 7.5, 8), ("mezo", {}, 6.0, None), ("adahessian", {"hessian_every": 3}, 9.0, None)]
+
+
+@each
+@pytest.mark.parametrize(("method", "given", "budget", "steps"), BUDGETS, ids=[b[0] for b in BUDGETS])
+def test_a_budget_of_gradient_equivalents_ends_the_run_when_it_is_consumed(
+    framework: str, method: str, given: dict[str, Any], budget: float, steps: int | None
+) -> None:
+    card = cards.method(method)
+    out = execute(
+        RunSpec(task="least-squares", scale="quick", method=method, hyperparameters=card.resolve(given),
+                needs=tuple(sorted(map(str, card.needs))), framework=framework, device="cpu", dtype="float32",
+                seed_block=0, budget=Budget(1000, None, budget)))  # fmt: skip
+    consumed, work = out["consumed"], out["work"]
+    assert f"{budget:g} gradient-equivalents spent" in out["reason"]
+    dearest = (work["refresh"] or work["plain"])["flops"] / work["gradient"]["flops"]
+    assert budget <= consumed["gradient_equivalents"] * (1 + 1e-9), "not before it is consumed"
+    assert consumed["gradient_equivalents"] < budget + dearest, "and not a step later"
+    assert out["curve"]["step"][-1] == consumed["step"], "the end was looked at"
+    assert steps in (None, consumed["step"])
+
+
+def test_a_step_of_many_queries_is_interrupted_between_two_of_them() -> None:
+    card = cards.method("zo-cge")
+    out = execute(
+        RunSpec(task="least-squares", scale="quick", method="zo-cge", hyperparameters=card.resolve({}),
+                needs=tuple(sorted(map(str, card.needs))), framework="torch", device="cpu", dtype="float32",
+                seed_block=0, budget=Budget(1000, None, 3.0)))  # fmt: skip
+    one = out["work"]["step"]["flops"] / out["work"]["gradient"]["flops"]
+    assert one > 3.0, "this is about a step that costs more than the budget"
+    assert out["reason"].startswith("3 gradient-equivalents spent inside step 1")
+    assert out["consumed"]["step"] == 0
+    per_call = one / out["work"]["oracle_calls"]
+    assert 3.0 <= out["consumed"]["gradient_equivalents"] < 3.0 + 2 * per_call
 
 
 @each

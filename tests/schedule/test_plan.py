@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,18 @@ def test_tuned_files_lie_beside_the_cards(tmp_path: Path, monkeypatch: pytest.Mo
     specs = expand(study(hyperparameters="tuned", methods=["sgd"]))
     assert {(s.task, s.source, dict(s.hyperparameters)["lr"]) for s in specs} >= {("least-squares", "tuned", 0.5)}
     assert {s.source for s in specs if s.task != "least-squares"} == {"card"}
+
+
+def test_a_budget_of_gradient_equivalents_is_part_of_a_run_and_of_no_run_without_it() -> None:
+    """The id of a run without this limit is what it was before the limit existed: nothing stored is run again."""
+    plain = expand(study(methods=["sgd"]))[0]
+    limited = expand(study(methods=["sgd"], budget={"gradient_equivalents": 12.5}))[0]
+    assert limited.budget == replace(plain.budget, gradient_equivalents=12.5)
+    assert limited.id != plain.id
+    assert set(plain.to_json()["budget"]) == {"steps", "seconds"}
+    assert [RunSpec.from_json(s.to_json()) for s in (plain, limited)] == [plain, limited]
+    with pytest.raises(CardError, match="gradient_equivalents"):
+        study(budget={"gradient_equivalents": 0})
 
 
 def test_a_budget_of_the_study_goes_before_the_tasks() -> None:

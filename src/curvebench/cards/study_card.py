@@ -10,6 +10,7 @@ from pydantic import Field
 
 from curvebench.cards.base import STRICT, Card, Count, Name, Problem, Seconds, Text
 from curvebench.cards.rate_schedule import RateSchedule
+from curvebench.spec import Budget
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +21,9 @@ class StudyBudget:
 
     steps: Annotated[Count | None, Field(description="optimiser steps at most, for every task")] = None
     seconds: Annotated[Seconds | None, Field(description="on-clock seconds at most, for every task")] = None
+    gradient_equivalents: Annotated[
+        Seconds | None, Field(description="cost at most, in units of one gradient, for every task")
+    ] = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -46,6 +50,15 @@ class StudyCard(Card):
     hyperparameters: Annotated[Literal["tuned", "card"], Field(description="tuned ones, or the cards' defaults")]
     budget: Annotated[StudyBudget | None, Field(description="overrides the tasks' budgets")] = None
     schedule: Annotated[RateSchedule | None, Field(description="overrides the tasks' learning-rate schedules")] = None
+
+    def budget_of(self, own: Budget) -> Budget:
+        """A task's limits with the study's in place of them where it has any."""
+        limits = self.budget or StudyBudget()
+        return Budget(
+            limits.steps or own.steps,
+            limits.seconds or own.seconds,
+            limits.gradient_equivalents or own.gradient_equivalents,
+        )
 
 
 def problems(raw: Mapping[str, Any]) -> Iterator[Problem]:

@@ -11,7 +11,7 @@ from pydantic import Field
 from curvebench.cards.base import MODULE, STRICT, Card, Count, Name, Option, Problem, Seconds, Text, table
 from curvebench.cards.rate_schedule import RateSchedule
 from curvebench.errors import CardError, did_you_mean
-from curvebench.spec import Query
+from curvebench.spec import Budget, Query
 
 CONSTANT = RateSchedule()
 
@@ -51,6 +51,7 @@ class TaskScale:
     Args:
         steps: optimiser steps at most.
         seconds: on-clock seconds at most, or None.
+        gradient_equivalents: flops at most, in units of one gradient's, or None.
         batch: samples per step, or ``"full"``.
         evaluate_every: steps between evaluations.
         target: value of the metric that counts as reached.
@@ -62,6 +63,7 @@ class TaskScale:
 
     steps: Annotated[Count, Field(description="optimiser steps at most")]
     seconds: Annotated[Seconds | None, Field(description="on-clock seconds at most")] = None
+    gradient_equivalents: Annotated[Seconds | None, Field(description="cost at most, in units of one gradient")] = None
     batch: Annotated[Count | Literal["full"], Field(description="samples per step, or 'full'")]
     evaluate_every: Annotated[Count, Field(description="steps between evaluations")]
     target: Annotated[float, Field(description="value of the metric that counts as reached")]
@@ -69,6 +71,11 @@ class TaskScale:
     options: Annotated[Mapping[str, Option], Field(description="override [options] at this scale")] = field(
         default_factory=dict
     )
+
+    @property
+    def budget(self) -> Budget:
+        """The run's limits."""
+        return Budget(self.steps, self.seconds, self.gradient_equivalents)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -45,6 +45,12 @@ Exit code: 0 if the method ran, 1 if it crashed, timed out, ran out of memory or
 @click.option(
     "--schedule", metavar="KIND[:KEY=V,...]", help="Of the learning rate instead of the task's, e.g. cosine:warmup=0.1."
 )
+@click.option(
+    "--gradient-equivalents",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="G",
+    help="Cost at most, in units of one gradient's flops.",
+)
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:<number>.")
 @click.option("--records", type=click.Path(path_type=Path, file_okay=False), help=f"Records, by default {RECORDS}.")
 @click.option("--timeout", type=click.FloatRange(min=0, min_open=True), metavar="S", help="Kill it after S seconds.")
@@ -63,6 +69,7 @@ def run(
     steps: int | None,
     seconds: float | None,
     schedule: str | None,
+    gradient_equivalents: float | None,
     device: str,
     records: Path | None,
     timeout: float | None,
@@ -78,7 +85,8 @@ def run(
     task, method = in_order(task, method)
     if plan.smoking():
         click.echo(f"{plan.SMOKE} is set: at most {plan.SMOKE_SECONDS:g} s", err=True)
-    spec = specify(task, method, framework, seed, settings, tuned, needs, scale, steps, seconds, device, schedule)
+    limits = (steps, seconds, gradient_equivalents)
+    spec = specify(task, method, framework, seed, settings, tuned, needs, scale, limits, device, schedule)
     store = Store(records or RECORDS)
     (job,) = jobs_of([spec])
     summary = carry_out([job], store, Options(timeout=timeout, retry_failed=retry_failed, again=again))
@@ -112,8 +120,7 @@ def specify(
     tuned: bool,
     needs: Sequence[str],
     scale: str,
-    steps: int | None,
-    seconds: float | None,
+    limits: tuple[int | None, float | None, float | None],
     device: str,
     schedule: str | None = None,
 ) -> RunSpec:
@@ -130,13 +137,14 @@ def specify(
     task = cards.task(task_name)
     method = method_card(reference, tuple(sorted(plan.check_needs(needs))) or None, framework)
     chosen = framework_of(reference, method, framework)
-    limits = task.at(scale)
+    own = task.at(scale).budget
     stored = plan.stored_tuned(method, task_name, chosen) if tuned else None
     if tuned and stored is None:
         raise CardError(f"{reference} was never tuned on {task_name}: leave --tuned out, or run `curvebench tune`")
     given = {**(stored or {}), **dict(parse(setting) for setting in settings)}
     source = "given" if settings else "tuned" if stored else "card"
-    budget = Budget(steps or limits.steps, seconds or limits.seconds)
+    steps, seconds, cost = limits
+    budget = Budget(steps or own.steps, seconds or own.seconds, cost or own.gradient_equivalents)
     rates = None if schedule is None else rate_schedule.parse(schedule)
     return plan.specify(task, reference, method, chosen, scale, budget, given, source, device, seed, rates)
 

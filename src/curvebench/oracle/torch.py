@@ -40,7 +40,7 @@ Batch = tuple[Tensor, Tensor]
 
 
 class BudgetExhausted(CurvebenchError):
-    """The on-clock budget ran out inside a step that asks several queries."""
+    """A budget ran out inside a step that asks several queries; the message says which."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,7 @@ class TorchOracle:
         self.parameters: list[nn.Parameter] = list(objective.module.parameters())
         self.counts = [0] * len(L.COLUMNS)
         self.deadline = float("inf")
+        self.most_calls: int | None = None
         self._asked = False
         self.batch: Batch | None = None
         self.step = -1
@@ -135,10 +136,13 @@ class TorchOracle:
             fisher: whose layer statistics will be asked here: the graph is kept for them.
 
         Raises:
-            BudgetExhausted: the run's seconds are spent, and this step has had a point already.
+            BudgetExhausted: the run's seconds or queries are spent, and this step has had a point already.
         """
-        if self._asked and time.perf_counter() > self.deadline:
-            raise BudgetExhausted("the budget of seconds ran out inside a step")
+        if self._asked:
+            if time.perf_counter() > self.deadline:
+                raise BudgetExhausted("seconds")
+            if self.most_calls is not None and L.oracle_calls(self.counts) >= self.most_calls:
+                raise BudgetExhausted("gradient-equivalents")
         self._asked = True  # a step has its first point in any case: a method of one query ends between two steps
         return Point(self, parameters, batch or self.batch, self.needs if needs is None else frozenset(needs), fisher)
 

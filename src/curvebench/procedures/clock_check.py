@@ -67,6 +67,9 @@ class _Engine:
     def step(self, step: int, deadline: float) -> None:
         self._work()
 
+    def stop_at(self, calls: int | None) -> None:
+        """Its steps ask nothing."""
+
     def evaluate(self) -> Evaluation:
         self._look()
         return Evaluation(1.0, 1.0, None)

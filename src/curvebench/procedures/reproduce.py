@@ -10,7 +10,7 @@ from curvebench.cards import Measure, PaperCard
 from curvebench.errors import CurvebenchError
 from curvebench.report.papers import PaperReport, judge
 from curvebench.schedule.plan import specify, stored_tuned
-from curvebench.spec import Budget, RunSpec, Scalar
+from curvebench.spec import RunSpec, Scalar
 from curvebench.store import Record, Store
 
 
@@ -52,7 +52,7 @@ def runs(card: PaperCard, framework: str = "torch", seeds: int = 5, device: str 
             own = measure.hyperparameters if name == measure.method else {}
             given: dict[str, Scalar] = {**(tuned or {}), **own}
             spec = specify(
-                task, name, method, framework, measure.scale, Budget(scale.steps, scale.seconds), given,
+                task, name, method, framework, measure.scale, scale.budget, given,
                 "tuned" if tuned else "card", device, block,
             )  # fmt: skip
             found[spec.id] = spec

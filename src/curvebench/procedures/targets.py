@@ -27,7 +27,7 @@ from curvebench.cards import StudyCard, TaskCard
 from curvebench.errors import CurvebenchError
 from curvebench.procedures.tune import ENDED, Pool, choose, pools
 from curvebench.schedule.plan import specify
-from curvebench.spec import Budget, RunSpec
+from curvebench.spec import RunSpec
 from curvebench.store import Record
 from curvebench.store.files import explained, overwrite
 from curvebench.types import Json
@@ -107,7 +107,7 @@ def winner(plan: Plan, records: dict[str, Record]) -> Json:
 def held_out(plan: Plan, content: Json) -> list[RunSpec]:
     """The winner's runs at seed blocks of their own."""
     method, scale = cards.method(content["method"]), plan.task.at(plan.scale)
-    spec = specify(plan.task, method.name, method, "torch", plan.scale, Budget(scale.steps, scale.seconds),
+    spec = specify(plan.task, method.name, method, "torch", plan.scale, scale.budget,
                    content["hyperparameters"], "tuned")  # fmt: skip
     return [replace(spec, seed_block=HELD_OUT + block) for block in range(plan.seeds)]
 

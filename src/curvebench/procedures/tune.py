@@ -15,11 +15,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from curvebench import cards
-from curvebench.cards import MethodCard, StudyBudget, StudyCard, TaskCard
+from curvebench.cards import MethodCard, StudyCard, TaskCard
 from curvebench.errors import CurvebenchError
 from curvebench.schedule.plan import specify
 from curvebench.schedule.study import Job
-from curvebench.spec import Budget, RunSpec, Scalar, Status, digest, seed
+from curvebench.spec import RunSpec, Scalar, Status, digest, seed
 from curvebench.store import Record, Store
 from curvebench.store.tuned import tuned, tuned_path, write_tuned
 from curvebench.types import Json
@@ -178,8 +178,7 @@ def standing(pool: Pool, root: Path) -> Path | None:
 
 def _pool(study: StudyCard, task: TaskCard, method: MethodCard, framework: str, trials: int) -> Pool:
     scale = task.at(study.scale)
-    limits = study.budget or StudyBudget()
-    budget = Budget(limits.steps or scale.steps, limits.seconds or scale.seconds)
+    budget = study.budget_of(scale.budget)
     points = sample(task.name, method, trials)
     specs = {
         spec.id: spec

@@ -23,8 +23,8 @@ EXCLUDED = frozenset({Status.UNSUPPORTED, Status.OUT_OF_MEMORY, Status.CRASHED})
 
 FAMILIES = ("zeroth-order", "first-order", "quasi-newton", "second-order")
 
-Setting: TypeAlias = tuple[str, str, str, str, int, float | None, str]
-"""Task, scale, device, dtype, steps, seconds, learning-rate schedule: what all rows of a table share."""
+Setting: TypeAlias = tuple[str, str, str, str, int, float | None, float | None, str]
+"""Task, scale, device, dtype, steps, seconds, gradient-equivalents, learning-rate schedule: what all rows share."""
 
 Cell: TypeAlias = tuple[str, str, tuple[tuple[str, Scalar], ...]]
 """Method, framework, hyperparameters: what all records of a row share."""
@@ -110,7 +110,8 @@ def shared_cards(record: Record) -> tuple[tuple[str, str], ...]:
 
 def setting_of(spec: RunSpec) -> Setting:
     """What must be equal for two runs to be compared."""
-    return (spec.task, spec.scale, spec.device, spec.dtype, spec.budget.steps, spec.budget.seconds, spec.schedule)
+    return (spec.task, spec.scale, spec.device, spec.dtype, spec.budget.steps, spec.budget.seconds,
+            spec.budget.gradient_equivalents, spec.schedule)  # fmt: skip
 
 
 def rows(records: Sequence[Record]) -> tuple[Row, ...]:
@@ -182,7 +183,7 @@ def framework_order(row: Row) -> int:
 
 def difference(other: Setting, main: Setting) -> str:
     """What tells a second table of the same task from the first, for its file name."""
-    names = ("{}", "{}", "{}", "{}", "{}-steps", "{}-seconds", "{}")
+    names = ("{}", "{}", "{}", "{}", "{}-steps", "{}-seconds", "{}-gradients", "{}")
     parts = [
         name.format("no" if mine is None else short(mine) if isinstance(mine, (int, float)) else mine)
         for name, mine, theirs in zip(names, other, main, strict=True)

@@ -37,11 +37,12 @@ def render(table: TaskTable, form: str) -> str:
 
 def heading(table: TaskTable) -> str:
     """The line over a table: what was to be reached, within which budget."""
-    _, scale, _, _, steps, seconds, schedule = table.group.setting
+    _, scale, _, _, steps, seconds, cost, schedule = table.group.setting
     metric = table.group.newest.metric
     sign = "≤" if metric.direction == "min" else "≥"
     target = "no target" if metric.target is None else f"target {metric.label} {sign} {short(metric.target)}"
     time = "" if seconds is None else f" or {short(seconds)} s"
+    time += "" if cost is None else f" or {short(cost)} gradient-equivalents"
     rate = "" if schedule == "constant" else f"; learning rate {schedule}"
     return f"{target}; budget {steps} steps{time}; scale {scale}{rate}"
 

@@ -82,7 +82,7 @@ class TaskTable:
 
     def to_json(self) -> Json:
         """The table in plain JSON types, for scripts."""
-        task, scale, device, dtype, steps, seconds, schedule = self.group.setting
+        task, scale, device, dtype, steps, seconds, cost, schedule = self.group.setting
         metric = self.group.newest.metric
         return {
             "task": task,
@@ -90,7 +90,7 @@ class TaskTable:
             "scale": scale,
             "device": device,
             "dtype": dtype,
-            "budget": {"steps": steps, "seconds": seconds},
+            "budget": {"steps": steps, "seconds": seconds, "gradient_equivalents": cost},
             "schedule": schedule,
             "metric": {"name": metric.name, "label": metric.label, "direction": metric.direction},
             "target": metric.target,

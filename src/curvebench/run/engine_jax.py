@@ -113,6 +113,9 @@ class JaxEngine:
         """One optimiser step, the batch's gather included; a jitted step cannot be interrupted."""
         self.carry = self._step(self.carry, self._data, self.task.rows(step), self._key, self._rates)
 
+    def stop_at(self, calls: int | None) -> None:
+        """A jitted step cannot be interrupted."""
+
     def loss_seconds(self) -> float:
         """Seconds of one loss on the first batch, uncounted, without its compilation."""
         run = jax.jit(self._loss)

@@ -69,9 +69,13 @@ class TorchEngine:
         try:
             with guard:
                 self.method.step()
-        except BudgetExhausted:
-            raise StepInterrupted from None
+        except BudgetExhausted as spent:
+            raise StepInterrupted(str(spent)) from None
         oracle.end_step()
+
+    def stop_at(self, calls: int | None) -> None:
+        """Interrupt a step that has asked so many queries in all."""
+        self.oracle.most_calls = calls
 
     @torch.no_grad()
     def loss_seconds(self) -> float:

@@ -27,7 +27,7 @@ from curvebench.run.contention import Contention
 from curvebench.run.environment import LIBRARIES, thread_settings, versions
 from curvebench.run.loop import Goal, Trajectory, train
 from curvebench.run.memory import PeakMemory
-from curvebench.run.replay import account, replay
+from curvebench.run.replay import Replay, account, replay
 from curvebench.spec import Query, RunSpec, Status
 from curvebench.types import Json
 
@@ -69,6 +69,7 @@ def execute(spec: RunSpec) -> Json:
     metric: Json = {"name": "", "label": "", "direction": "min", "target": None, "optimum": None}
     size: int | None = None
     notes: list[str] = []
+    seen: Replay | None = None
     try:
         method, task = prepare(spec)
         period = method.refresh_every(spec.hyperparameters)
@@ -88,6 +89,8 @@ def execute(spec: RunSpec) -> Json:
         module = _import_engine(spec.framework)
         if spec.framework == "jax":
             module.use_cache(cache_folder() / "xla")
+        if spec.budget.gradient_equivalents is not None:
+            seen = _beforehand(_engine(module, spec)(spec, problem, method, threads), period)
         peak = PeakMemory()
         engine = _engine(module, spec)(spec, problem, method, threads)
         check_cap(method, spec, dimension=problem.dimension, batch=problem.order().size,
@@ -95,7 +98,7 @@ def execute(spec: RunSpec) -> Json:
         setup = time.perf_counter() - began
         goal = Goal(scale.target, str(task.metric.direction), task.metric.name)
         contention = Contention()
-        train(engine, spec.budget, goal, scale.evaluate_every, out)
+        train(engine, spec.budget, goal, scale.evaluate_every, out, seen.meter if seen else None)
     except UnmetNeedError as error:
         out.status, out.reason = Status.UNSUPPORTED, str(error)
     except (Exception, MemoryError) as error:  # a method's code may raise anything: it becomes the row's reason
@@ -109,7 +112,6 @@ def execute(spec: RunSpec) -> Json:
     notes = [*notes, *(engine.notes() if engine is not None else [])]
     counts = engine.counts() if engine is not None and out.status is not Status.OUT_OF_MEMORY else [0] * len(COLUMNS)
     laps = engine.clock.laps if engine is not None else []
-    work: Json | None = None
     times: dict[str, Distribution | None] = {"step": distribution(laps), "plain": None, "refresh": None}
     memory: Json = {"state_bytes": None}
     if engine is not None:
@@ -119,17 +121,18 @@ def execute(spec: RunSpec) -> Json:
     if out.status in (Status.REACHED, Status.BUDGET) and out.consumed["step"]:
         try:  # last: it moves the parameters on and adds to the ledger
             memory["step_bytes"], memory["step_how"] = engine.step_peak(out.consumed["step"])
-            work, dear = replay(engine, out.consumed["step"] + 1, period)
-            times["plain"], times["refresh"] = by_kind(laps, period, dear)
+            seen = seen or replay(engine, out.consumed["step"] + 1, period)
+            times["plain"], times["refresh"] = by_kind(laps, period, seen.dear)
         except Exception as error:  # a step that fails now, such as on memory, spoils no run that has ended
             notes = [*notes, f"work not counted: {_sentence(error)}"]
+    work = seen.work if seen is not None else None
     ledger: Json = as_dict(counts)
     if engine is not None and (unknown := engine.uncounted()):
         ledger |= dict.fromkeys(unknown)
         if work is not None:
             work["ledger"] |= dict.fromkeys(unknown)
         notes = [*notes, f"{' and '.join(unknown)} not counted: the library that keeps the factors does not say"]
-    account(out, work)
+    account(out, seen.meter if seen is not None else None)
     return {
         "spec": spec.to_json(),
         "title": title,
@@ -168,6 +171,18 @@ def execute(spec: RunSpec) -> Json:
         },
         "work": work,
     }  # fmt: skip
+
+
+def _beforehand(engine: Any, period: int) -> Replay:
+    """What a period of steps costs, counted on an engine of its own before a run with a budget in that unit.
+
+    Raises:
+        UnmetNeedError: a gradient has no flops that we know.
+    """
+    seen = replay(engine, 0, period)
+    if seen.meter is None:
+        raise UnmetNeedError("a budget of gradient-equivalents needs the flops of a gradient, and this task has none")
+    return seen
 
 
 def cache_folder() -> Path:

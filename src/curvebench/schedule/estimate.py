@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from statistics import median
 
 from curvebench.spec import RunSpec
@@ -47,7 +47,7 @@ def estimate(specs: Sequence[RunSpec], records: Iterable[Record]) -> Estimate:
 def _kinds(spec: RunSpec) -> Iterator[Hashable]:
     """What the run is alike to, the nearest first."""
     place = (spec.task, spec.scale, spec.framework, spec.device)
-    budget = (spec.budget.steps, spec.budget.seconds)  # a smoke run says nothing about a real one
+    budget = astuple(spec.budget)  # a smoke run says nothing about a real one
     yield spec.id
     yield (*place, *budget, spec.method)
     yield (*place, *budget)

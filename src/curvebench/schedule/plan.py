@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from curvebench import cards
-from curvebench.cards import MethodCard, RateSchedule, StudyBudget, StudyCard, TaskCard
+from curvebench.cards import MethodCard, RateSchedule, StudyCard, TaskCard
 from curvebench.errors import CardError, CurvebenchError, UnknownNameError
 from curvebench.schedule.references import method_card
 from curvebench.spec import Budget, Query, RunSpec, Scalar, seed
@@ -71,8 +71,7 @@ def expand(study: StudyCard, choice: Choice | None = None, lookup: TunedLookup |
     for task_name in task_names:
         task = cards.task(task_name)
         scale = task.at(study.scale)
-        limits = study.budget or StudyBudget()
-        budget = Budget(limits.steps or scale.steps, limits.seconds or scale.seconds)
+        budget = study.budget_of(scale.budget)
         for reference, method in methods.items():
             for framework in (name for name in frameworks if name in method.frameworks):
                 given = lookup(method, task_name, framework) if study.hyperparameters == "tuned" else None

@@ -182,7 +182,7 @@ def opened(path: Path | str) -> sqlite3.Connection:
 
 def layout() -> list[list[str]]:
     """The names that a row's lists stand for."""
-    return [list(names(kind)) for kind in (Final, Axes, Seconds, StepTime, Memory, Curve, Record, Provenance)]
+    return [list(names(kind)) for kind in (Final, Axes, Seconds, StepTime, Memory, Curve, Record, Provenance, Budget)]
 
 
 NAMES: dict[Any, tuple[str, ...]] = {}
@@ -227,7 +227,7 @@ def shared_part(record: Record) -> Json:
         "title": values(record.title),
         "metric": values(record.metric),
         "spec": spec,
-        "budget": [record.spec.budget.steps, record.spec.budget.seconds],
+        "budget": values(record.spec.budget),
         "provenance": provenance,
     }
 
