@@ -64,19 +64,49 @@ def test_an_operation_costs_its_formula_in_both_frameworks(ours: Any, theirs: An
     assert seen[1].bytes >= A.nbytes
 
 
-def test_convolutions_cost_three_times_the_forward() -> None:
-    x, w = torch.randn(4, 3, 10, 9, requires_grad=True), torch.randn(5, 3, 3, 3, requires_grad=True)
-    one = 2 * 4 * 5 * 8 * 7 * 3 * 9
-    assert in_torch(lambda: nn.functional.conv2d(x, w)).flops == one
-    assert in_torch(lambda: nn.functional.conv2d(x, w).sum().backward()).flops == pytest.approx(3 * one, rel=0.03)
+GEOMETRIES = [  # kernel, stride, padding, dilation, groups
+    ((3, 3), (1, 1), (0, 0), (1, 1), 1),
+    ((3, 3), (1, 1), (1, 1), (1, 1), 1),
+    ((3, 3), (2, 2), (1, 1), (1, 1), 1),
+    ((1, 1), (2, 2), (0, 0), (1, 1), 1),
+    ((5, 3), (3, 2), (2, 0), (1, 2), 2),
+]
 
-    def loss(x: Any, w: Any) -> Any:
-        return lax.conv_general_dilated(x, w, (1, 1), "VALID").sum()
+
+def multiplications(geometry: Any, height: int, width: int) -> int:
+    """Products of a kernel's weight with an input that is there, one channel to one channel, counted one by one."""
+    kernel, stride, padding, dilation, _ = geometry
+    count = 0
+    sizes = [(n + 2 * p - d * (k - 1) - 1) // s + 1
+             for n, k, s, p, d in zip((height, width), kernel, stride, padding, dilation, strict=True)]  # fmt: skip
+    for y, x, i, j in np.ndindex(*sizes, *kernel):
+        row, column = y * stride[0] + i * dilation[0] - padding[0], x * stride[1] + j * dilation[1] - padding[1]
+        count += 0 <= row < height and 0 <= column < width
+    return count
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES, ids=str)
+def test_convolutions_and_their_gradients_cost_what_is_multiplied_in_both_frameworks(geometry: Any) -> None:
+    kernel, stride, padding, dilation, groups = geometry
+    x, w = torch.randn(4, 6, 10, 9, requires_grad=True), torch.randn(8, 6 // groups, *kernel, requires_grad=True)
+    one = 2 * 4 * 8 * (6 // groups) * multiplications(geometry, 10, 9)
+    ours = lambda: nn.functional.conv2d(x, w, None, stride, padding, dilation, groups)  # noqa: E731
+    assert in_torch(ours).flops == one
+
+    def convolved(x: Any, w: Any) -> Any:
+        return lax.conv_general_dilated(x, w, stride, [(p, p) for p in padding], rhs_dilation=dilation,
+                                        feature_group_count=groups)  # fmt: skip
 
     arrays = jnp.asarray(x.detach().numpy()), jnp.asarray(w.detach().numpy())
-    assert in_jax(loss, *arrays).flops == pytest.approx(one, rel=0.03)
-    both = in_jax(jax.grad(loss, argnums=(0, 1)), *arrays).flops  # the border's zeros are multiplied too
-    assert 2 * one <= both <= 2 * one * 100 / 56 * 1.05
+    assert in_jax(convolved, *arrays).flops == one
+    y = ours()
+    g = torch.ones_like(y)
+    assert in_torch(lambda: torch.autograd.grad(y, (x, w), g, retain_graph=True)).flops == 2 * one
+    back = in_jax(lambda x, w: jax.vjp(convolved, x, w)[1](jnp.asarray(g.numpy())), *arrays).flops
+    assert back == pytest.approx(3 * one, rel=1e-3), "the forward and its two gradients"
+    transposed = in_torch(lambda: nn.functional.conv_transpose2d(y, w, None, stride, padding, 0, groups, dilation))
+    cut = nn.functional.conv_transpose2d(y, w, None, stride, padding, 0, groups, dilation).shape[2:]
+    assert transposed.flops == 2 * 4 * 8 * (6 // groups) * multiplications(geometry, *cut)
 
 
 # -- the kernels by hand -----------------------------------------------------------------------------------------------

@@ -17,6 +17,9 @@ import math
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
+
+import numpy as np
 
 
 @dataclass
@@ -56,9 +59,32 @@ def gemm(m: float, k: float, n: float, batch: float = 1) -> float:
     return 2.0 * batch * m * k * n
 
 
-def convolution(outputs: float, channels_per_group: float, kernel: float) -> float:
-    """A convolution with that many output elements; its two gradients cost the same each."""
-    return 2.0 * outputs * channels_per_group * kernel
+@lru_cache(maxsize=4096)
+def taps(outputs: int, inputs: int, kernel: int, stride: int, dilation: int, before: int, spread: int = 1) -> int:
+    """Pairs of output and kernel positions of one dimension that meet an input: not padding, not a dilated zero.
+
+    Output ``o`` and tap ``k`` meet the input ``(o stride + k dilation - before) / spread`` where that is whole and in
+    ``[0, inputs)``. A convolution and its two gradients have the same pairs.
+
+    Args:
+        outputs: output positions.
+        inputs: input positions, without the zeros between them.
+        kernel: taps.
+        stride: of the outputs.
+        dilation: of the kernel.
+        before: padding before the first input; negative where it is cut.
+        spread: dilation of the inputs, 1 for none.
+    """
+    place = np.arange(outputs)[:, None] * stride + np.arange(kernel) * dilation - before
+    return int(np.count_nonzero((place % spread == 0) & (place >= 0) & (place // spread < inputs)))
+
+
+def convolution(maps: float, channels_per_group: float, taps: float) -> float:
+    """A convolution of ``maps`` (batch times output channels) with that many :func:`taps`, over all dimensions.
+
+    Its two gradients cost the same each.
+    """
+    return 2.0 * maps * channels_per_group * taps
 
 
 def cholesky(n: float) -> float:

@@ -80,10 +80,13 @@ def _dot_general(ins: Any, outs: Any, params: Any) -> float:
 
 
 def _convolution(ins: Any, outs: Any, params: Any) -> float:
-    kernel, numbers = ins[1].shape, params["dimension_numbers"]
-    spatial = product(kernel[d] for d in numbers.rhs_spec[2:])
-    dilated = product(params["lhs_dilation"])  # the zeros between the inputs of a transposed convolution cost nothing
-    return W.convolution(product(outs[0].shape), kernel[numbers.rhs_spec[1]], spatial) / dilated
+    x, kernel, y, numbers = ins[0].shape, ins[1].shape, outs[0].shape, params["dimension_numbers"]
+    pairs = 1
+    for d, (a, k, b) in enumerate(zip(numbers.lhs_spec[2:], numbers.rhs_spec[2:], numbers.out_spec[2:], strict=True)):
+        pairs *= W.taps(y[b], x[a], kernel[k], params["window_strides"][d], params["rhs_dilation"][d],
+                        params["padding"][d][0], params["lhs_dilation"][d])  # fmt: skip
+    maps = y[numbers.out_spec[0]] * y[numbers.out_spec[1]]
+    return W.convolution(maps, kernel[numbers.rhs_spec[1]], pairs)
 
 
 def _window(ins: Any, outs: Any, params: Any) -> float:

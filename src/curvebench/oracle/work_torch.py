@@ -5,7 +5,7 @@ Shapes are those of the operation's own schema: ``self [m, k]``, ``mat2 [k, n]``
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -95,16 +95,30 @@ def _batched(a: Tensor) -> tuple[float, float, float]:
 
 
 def _convolution(args: tuple[Any, ...], kwargs: Mapping[str, Any], out: list[Tensor]) -> float:
-    x, w, transposed = args[0], args[1], bool(args[6]) if len(args) > 6 else False
-    elements = x.numel() if transposed else out[0].numel()
-    bias = out[0].numel() if len(args) > 2 and args[2] is not None else 0
-    return W.convolution(elements, w.shape[1], product(w.shape[2:])) + bias
+    x, w, bias, stride, padding, dilation, transposed = args[:7]
+    return _convolved(x, w, out[0], stride, padding, dilation, transposed) + (0 if bias is None else out[0].numel())
+
+
+def _mkldnn_convolution(args: tuple[Any, ...], kwargs: Mapping[str, Any], out: list[Tensor]) -> float:
+    x, w, bias, padding, stride, dilation = args[:6]
+    return _convolved(x, w, out[0], stride, padding, dilation, False) + (0 if bias is None else out[0].numel())
+
+
+def _convolved(
+    x: Tensor, w: Tensor, y: Tensor, stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int], flip: bool
+) -> float:
+    """One product of the three of ``y = x * w``; a transposed convolution is the one from y to x."""
+    source, result = (y, x) if flip else (x, y)
+    pairs = 1
+    for d in range(w.dim() - 2):
+        step, before, apart = (n[d] if len(n) > 1 else n[0] for n in (stride, padding, dilation))
+        pairs *= W.taps(result.shape[2 + d], source.shape[2 + d], w.shape[2 + d], step, apart, before)
+    return W.convolution(product(result.shape[:2]), w.shape[1], pairs)
 
 
 def _convolution_backward(args: tuple[Any, ...], kwargs: Mapping[str, Any], out: list[Tensor]) -> float:
-    g, x, w, transposed, mask = args[0], args[1], args[2], bool(args[7]), args[10]
-    elements = x.numel() if transposed else g.numel()
-    one = W.convolution(elements, w.shape[1], product(w.shape[2:]))
+    g, x, w, (stride, padding, dilation, transposed), mask = *args[:3], args[4:8], args[10]
+    one = _convolved(x, w, g, stride, padding, dilation, transposed)
     return float((int(mask[0]) + int(mask[1])) * one + int(mask[2]) * g.numel())
 
 
@@ -177,7 +191,7 @@ FORMULAS: dict[str, Formula] = {
     "baddbmm_": lambda a, k, o: _matmul(a[1], a[2]) + o[0].numel(),
     "convolution": _convolution,
     "_convolution": _convolution,
-    "mkldnn_convolution": lambda a, k, o: W.convolution(o[0].numel(), a[1].shape[1], product(a[1].shape[2:])),
+    "mkldnn_convolution": _mkldnn_convolution,
     "convolution_backward": _convolution_backward,
     "mkldnn_rnn_layer": _rnn_layer,
     "mkldnn_rnn_layer_backward": lambda a, k, o: 2.0 * _rnn_layer(a, k, o),
