@@ -90,8 +90,15 @@ def jax_run(method: str, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Counter[
         jax.debug.callback(note, "probes", "draws", D)
         return probed(self, *args)
 
+    walked = JaxOracle.walk
+
+    def walk(self: Any, *args: Any) -> Any:
+        jax.debug.callback(note, "walks", "draws", D)
+        return walked(self, *args)
+
     monkeypatch.setattr(JaxOracle, "__init__", init)
     monkeypatch.setattr(JaxOracle, "probes", probes)
+    monkeypatch.setattr(JaxOracle, "walk", walk)
     running = engine(run_spec(method, framework="jax", **GIVEN.get(method, {})), tiny.mlp(0.1, batch=N))
     for step in range(STEPS):
         running.step(step, float("inf"))

@@ -325,8 +325,9 @@ def test_mezo_in_jax_replays_the_authors_steps(steps: dict[str, np.ndarray]) -> 
         return linear(params, "out", h * params["layer_norm.weight"] + params["layer_norm.bias"]), {}
 
     class Replay(JaxOracle):
-        def probes(self, kind: str, stream: str, params: Any) -> Any:
-            return self.given  # type: ignore[attr-defined]
+        def walk(self, kind: str, stream: Any, function: Any, *trees: Any) -> Any:
+            moved = {n: function(z, *(tree[n] for tree in trees)) for n, z in self.given.items()}  # type: ignore[attr-defined]
+            return tuple({n: new[i] for n, new in moved.items()} for i in range(len(trees)))
 
     @jax.jit
     def both(params: Any, z: Any) -> Any:
@@ -335,12 +336,14 @@ def test_mezo_in_jax_replays_the_authors_steps(steps: dict[str, np.ndarray]) -> 
             oracle = Replay(JaxObjective(apply, cross_entropy, "categorical"), frozenset({Query.LOSS}),
                             (steps["ids"], steps["labels"]), np.int32(0), jax.random.key(0))  # fmt: skip
             oracle.given = z  # type: ignore[attr-defined]
-            out.append(mezo(lr, eps=eps, weight_decay=wd).update(None, (), params, oracle=oracle)[0])
+            method = mezo(lr, eps=eps, weight_decay=wd)
+            out.append((method.update(None, (), params, oracle=oracle)[0], method.step(params, (), oracle)[0]))
         return out
 
     for step in range(5):
         params = {n: steps[f"f64/theta{step}/{n}"] for n in names}
         decayed, plain = both(params, {n: steps[f"f64/z{step}/{n}"] for n in names})
         for n in names:
-            update = plain[n] if "bias" in n or "layer_norm" in n else decayed[n]
-            assert np.abs(params[n] + np.asarray(update) - steps[f"f64/theta{step + 1}/{n}"]).max() < 1e-10
+            displacement, moved = plain if "bias" in n or "layer_norm" in n else decayed
+            for found in (params[n] + np.asarray(displacement[n]), moved[n]):
+                assert np.abs(found - steps[f"f64/theta{step + 1}/{n}"]).max() < 1e-10

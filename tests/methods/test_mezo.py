@@ -201,7 +201,7 @@ def test_bad_options_are_refused(option: str, value: Any, sentence: str) -> None
 
 
 def test_bad_options_are_refused_in_jax() -> None:
-    for option in ({"learning_rate": 0.0}, {"eps": 0.0}, {"weight_decay": -1.0}):
+    for option in ({"learning_rate": -1.0}, {"eps": 0.0}, {"weight_decay": -1.0}):
         with pytest.raises(HyperparameterError, match=rf"mezo: {next(iter(option))} = "):
             mezo(**{"learning_rate": 0.1, **option})
 

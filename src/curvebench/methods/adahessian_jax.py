@@ -11,6 +11,7 @@ from jax import Array
 
 from curvebench.methods.averaging import Averaging, plan, resolve
 from curvebench.methods.validation import check
+from curvebench.spec import Query
 
 
 class AdaHessianState(NamedTuple):
@@ -76,32 +77,34 @@ def adahessian(
         del grads, extra  # the gradient comes from the point, which shares its forward with H z
 
         def second(_: None) -> tuple[Any, Any]:
-            point = oracle.at(params)
+            point = oracle.at(params, needs=(Query.GRADIENT, Query.HVP))
             gradient = point.gradient()
             product = point.hvp(oracle.probes("rademacher", "hutchinson", params))
             d = jax.tree.map(lambda hz: average(jnp.abs(hz), averaging), product)
             return gradient, jax.tree.map(lambda v, h: b2 * v + (1 - b2) * h * h, state.v, d)
 
         def first(_: None) -> tuple[Any, Any]:
-            return oracle.at(params, needs=("gradient",)).gradient(), state.v
+            return oracle.at(params, needs=(Query.GRADIENT,)).gradient(), state.v
 
         new = state.step % hessian_every == 0
         g, v = second(None) if hessian_every == 1 else oracle.cond(new, second, first, None)
         finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves((g, v))]).all()
         t = state.step + 1 - state.skipped
-        h = state.hessians + (new & finite)
+        h = state.hessians + (new & finite).astype(jnp.int32)
         m = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, state.m, g)
 
         def move(p: Array, m: Array, v: Array) -> Array:
-            mean = m / (1 - jnp.asarray(b1, p.dtype) ** t)
-            scale = (v / (1 - jnp.asarray(b2, p.dtype) ** h)) ** (hessian_power / 2)
+            mean = m / (1 - jnp.asarray(b1, p.dtype) ** t.astype(p.dtype))
+            scale = (v / (1 - jnp.asarray(b2, p.dtype) ** h.astype(p.dtype))) ** (hessian_power / 2)
             step = -learning_rate * (mean / (scale + eps) + weight_decay * p)
             return jnp.where(finite & (h > 0), step, 0)  # before the first Hessian eps alone would divide
 
         def kept(new: Any, old: Any) -> Any:
             return jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, old)
 
-        after = AdaHessianState(state.step + 1, h, kept(m, state.m), kept(v, state.v), state.skipped + ~finite)
+        after = AdaHessianState(
+            state.step + 1, h, kept(m, state.m), kept(v, state.v), state.skipped + (~finite).astype(jnp.int32)
+        )
         return jax.tree.map(move, params, m, v), after
 
     return optax.GradientTransformationExtraArgs(init, update)

@@ -14,6 +14,7 @@ import optax.contrib
 from jax import Array
 
 from curvebench.cards import MethodCard
+from curvebench.methods.in_place_jax import InPlace
 from curvebench.methods.layerwise_jax import unchanged
 from curvebench.methods.resolve import load_target
 from curvebench.methods.state_kinds import kind
@@ -77,6 +78,8 @@ class JaxMethod:
         if rates is not None:
             row = rates[jnp.minimum(oracle.step, len(rates) - 1)]
             transformation = self._make({name: row[i] for i, name in enumerate(self._scheduled)})
+        if isinstance(transformation, InPlace):
+            return transformation.step(params, state, oracle)
         if self._pulls:
             updates, state = transformation.update(None, state, params, oracle=oracle)
         else:

@@ -10,6 +10,7 @@ import optax
 from jax import Array
 
 from curvebench.methods.validation import check
+from curvebench.spec import Query
 
 
 class SophiaHState(NamedTuple):
@@ -59,14 +60,14 @@ def sophia_h(
         del grads, extra  # the gradient comes from the point, which shares its forward with H z
 
         def second(_: None) -> tuple[Any, Any]:
-            point = oracle.at(params)
+            point = oracle.at(params, needs=(Query.GRADIENT, Query.HVP))
             gradient, probes = point.gradient(), oracle.probes("normal", "hutchinson", params)
             return gradient, jax.tree.map(
                 lambda h, z, hz: b2 * h + (1 - b2) * z * hz, state.h, probes, point.hvp(probes)
             )
 
         def first(_: None) -> tuple[Any, Any]:
-            return oracle.at(params, needs=("gradient",)).gradient(), state.h
+            return oracle.at(params, needs=(Query.GRADIENT,)).gradient(), state.h
 
         new = state.step % hessian_every == 0
         g, h = second(None) if hessian_every == 1 else oracle.cond(new, second, first, None)

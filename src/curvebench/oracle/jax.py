@@ -24,7 +24,7 @@ from curvebench.oracle import capture_jax as capture
 from curvebench.oracle import ledger as L
 from curvebench.oracle.capture_jax import FisherStatistics, LayerStatistics, Tap, Uses
 from curvebench.oracle.fisher_jax import FISHERS, pulled_vectors
-from curvebench.oracle.streams_jax import NativeStream, PhiloxStream, Stream
+from curvebench.oracle.streams_jax import NativeStream, PhiloxStream, Stream, Walk
 from curvebench.spec import Query
 
 Params = dict[str, Array]
@@ -140,17 +140,64 @@ class JaxOracle:
 
         return evaluate
 
-    def probes(self, kind: str, stream: str, params: Any) -> Any:
-        """One draw per parameter, shaped like ``params``, from the start of a stream.
+    def seeded(self, name: str, seed: Array) -> Stream:
+        """A stream that a seed kept by the method opens again in any step, from :meth:`fresh_seed`."""
+        if self.draws == "native":
+            return NativeStream(jax.random.key(seed), name, self.dtype, self._count_draws)
+        return PhiloxStream(seed, 0, name, self.dtype, self._count_draws)
+
+    def fresh_seed(self, name: str) -> Array:
+        """32 bits ``[]`` of a stream of this step, to seed noise that later steps draw again instead of keeping it."""
+        bytes_ = self.stream(name).draw("uniform", (4,), self.dtype or np.float32)  # 8 bits each
+        shifts = np.array([0, 8, 16, 24], np.uint32)
+        seed: Array = jnp.sum(jnp.left_shift((bytes_ * 256).astype(jnp.uint32), shifts), dtype=jnp.uint32)
+        return seed
+
+    def probes(self, kind: str, stream: str, params: Any, round: Any = 0) -> Any:
+        """One draw per parameter, shaped like ``params``: the first, or the ``round``-th, tree of a stream.
 
         The order is the task's (torch's ``named_parameters``), not the sorted one of a dict's leaves, so that torch and
         jax draw the same reference bits for the same parameter.
+
+        Args:
+            kind: ``normal``, ``rademacher`` or ``uniform``.
+            stream: name of the stream.
+            params: what the draws are shaped like.
+            round: how many trees before it are passed over; may be traced, so that a loop draws one after another.
         """
         opened = self.stream(stream)
+        leaves = self.ordered(params)
+        opened.skip(round, kind, [p.shape for _, p in leaves])
+        drawn = {at: opened.draw(kind, p.shape, self.dtype or p.dtype) for at, p in leaves}
+        return self.arranged(drawn, params)
+
+    def walk(self, kind: str, stream: str | Stream, function: Walk, *trees: Any) -> tuple[Any, ...]:
+        """``function(z, *leaves)`` on every parameter with draws ``z`` of its shape that are never all in memory.
+
+        Large parameters are overwritten part by part, where they lie if the trees are not used afterwards.
+
+        Args:
+            kind: ``normal``, ``rademacher`` or ``uniform``.
+            stream: name of the stream, or an open one.
+            function: elementwise ``(z, *leaves) -> leaves``.
+            *trees: shaped like the parameters.
+        """
+        opened = self.stream(stream) if isinstance(stream, str) else stream
+        flat = [dict(self.ordered(tree)) for tree in trees]
+        moved = {at: opened.walk(kind, function, [leaves[at] for leaves in flat]) for at in flat[0]}
+        return tuple(self.arranged({at: new[i] for at, new in moved.items()}, tree) for i, tree in enumerate(trees))
+
+    def ordered(self, params: Any) -> list[tuple[Any, Array]]:
+        """``(place, leaf)`` of a tree in the order of draws: the task's names, else the tree's own."""
         if isinstance(params, dict) and set(self.names) == set(params):
-            drawn = {name: opened.draw(kind, params[name].shape) for name in self.names}
-            return {name: drawn[name] for name in params}
-        return jax.tree.map(lambda p: opened.draw(kind, p.shape), params)
+            return [(name, params[name]) for name in self.names]
+        return list(enumerate(jax.tree.leaves(params)))
+
+    def arranged(self, leaves: Mapping[Any, Any], like: Any) -> Any:
+        """The tree shaped ``like`` another one of leaves by the places of :meth:`ordered`."""
+        if isinstance(like, dict) and set(self.names) == set(like):
+            return {name: leaves[name] for name in like}
+        return jax.tree.unflatten(jax.tree.structure(like), [leaves[i] for i in range(len(leaves))])
 
     # -- counting ----------------------------------------------------------------------------------------------------
 

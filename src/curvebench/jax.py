@@ -1,0 +1,34 @@
+"""The optimisers alone, for an optax loop of your own: ``from curvebench.jax import mezo, oracle``.
+
+These are the transformations that the benchmark runs, not copies of them. All arguments but the first are keyword-only.
+Each pulls what it needs from the oracle of the step, which is made inside the jitted function::
+
+    tx = adahessian(0.15)
+    state = tx.init(params)
+
+    @partial(jax.jit, donate_argnums=(0, 1))
+    def step(params, state, batch, key):
+        updates, state = tx.update(None, state, params, oracle=oracle(lambda p: loss(p, batch), key))
+        return optax.apply_updates(params, updates), state
+
+The state is a plain pytree of arrays: saved and loaded with the parameters it continues with the same bits.
+"""
+
+from __future__ import annotations
+
+from curvebench.methods.adahessian_jax import adahessian
+from curvebench.methods.lbfgs_jax import lbfgs
+from curvebench.methods.mezo_jax import mezo
+from curvebench.methods.muon_jax import muon
+from curvebench.methods.sophia_h_jax import sophia_h
+from curvebench.oracle.standalone_jax import model_oracle, oracle
+
+__all__ = [
+    "adahessian",
+    "lbfgs",
+    "mezo",
+    "model_oracle",
+    "muon",
+    "oracle",
+    "sophia_h",
+]
