@@ -19,6 +19,7 @@ from __future__ import annotations
 from curvebench.methods.adahessian_jax import adahessian
 from curvebench.methods.lbfgs_jax import lbfgs
 from curvebench.methods.mezo_jax import mezo
+from curvebench.methods.mfac_jax import mfac
 from curvebench.methods.muon_jax import muon
 from curvebench.methods.sophia_h_jax import sophia_h
 from curvebench.oracle.standalone_jax import model_oracle, oracle
@@ -27,6 +28,7 @@ __all__ = [
     "adahessian",
     "lbfgs",
     "mezo",
+    "mfac",
     "model_oracle",
     "muon",
     "oracle",

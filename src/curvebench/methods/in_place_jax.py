@@ -13,7 +13,7 @@ Step = Callable[[Any, Any, Any], tuple[Any, Any]]
 """``(params, state, oracle) -> (params, state)``."""
 
 
-class InPlace(optax.GradientTransformationExtraArgs):
+class InPlace(optax.GradientTransformationExtraArgs):  # type: ignore[misc]  # optax has no annotations here
     """A transformation that can also make the step itself: with donated parameters it then holds no second set.
 
     ``params, state = tx.step(params, state, oracle)`` is what the harness runs; ``update`` returns the displacement, as
