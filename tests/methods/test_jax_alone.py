@@ -23,7 +23,7 @@ Y = (X @ np.array([1.0, -2.0, 0.5]) + 0.3).astype(np.float32)
 METHODS: dict[str, tuple[Callable[[], Any], float]] = {
     "adahessian": (lambda: adahessian(0.1), 0.3),
     "sophia_h": (lambda: sophia_h(0.1, hessian_every=2), 0.5),
-    "mfac": (lambda: mfac(0.02, window=4, damping=1e-2, momentum=0.5), 0.5),
+    "mfac": (lambda: mfac(0.1, window=4, damping=1.0, momentum=0.5), 0.5),
     "mezo": (lambda: mezo(0.02), 0.5),
 }
 """Constructor, and by what the loss falls in sixty steps."""

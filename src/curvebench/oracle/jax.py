@@ -10,7 +10,7 @@ counts travel in the carry. A Python counter would count traces, a host callback
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, overload
 

@@ -13,7 +13,8 @@ import numpy as np
 from jax import Array
 
 from curvebench.errors import CurvebenchError
-from curvebench.oracle.jax import JaxOracle, Objective, Tap
+from curvebench.oracle.capture_jax import Tap
+from curvebench.oracle.jax import JaxOracle, Objective
 from curvebench.oracle.streams_jax import Stream
 from curvebench.spec import Query
 
