@@ -25,6 +25,7 @@ def test_without_a_word_the_rate_is_constant() -> None:
 def test_linear_is_that_of_transformers_but_for_a_first_step_of_zero() -> None:
     warm = RateSchedule(kind="linear", warmup=0.25).multipliers(8)
     assert warm == pytest.approx((0.5, 1.0, *((8 - t) / 6 for t in range(2, 8))), rel=1e-15)
+    assert RateSchedule(kind="linear", power=0.5).multipliers(4) == pytest.approx((1, 0.75**0.5, 0.5**0.5, 0.5))
     assert RateSchedule(kind="linear", final=0.5).multipliers(4) == pytest.approx((1, 0.875, 0.75, 0.625))
 
 
@@ -65,6 +66,7 @@ def test_every_factor_lies_between_0_and_1_and_is_never_0() -> None:
         ({"kind": "multistep", "at": (0.5, 1.0)}, "at = [0.5, 1.0]: must be rising"),
         ({"kind": "multistep", "at": (0.5,), "factor": 0.0}, "factor = 0: must lie in (0, 1]"),
         ({"kind": "cosine", "final": 2.0}, "final = 2: must lie in [0, 1]"),
+        ({"kind": "linear", "power": 0.0}, "power = 0: must lie in (0, inf)"),
         ({"kind": "linear", "at": (0.5,)}, "at: linear has none: it belongs to multistep"),
         ({"final": 0.5}, "final: constant has none: it belongs to linear and cosine"),
     ],

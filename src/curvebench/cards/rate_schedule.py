@@ -21,7 +21,7 @@ class RateSchedule:
     """``lr_t = lr * m_t`` for steps t = 0..T-1 of a budget of T steps; W = round(warmup T).
 
     ``m_t = (t + 1) / W`` for t < W; afterwards, with ``s = (t - W) / (T - W)``:
-    constant 1; linear ``final + (1 - final)(1 - s)``; cosine ``final + (1 - final)(1 + cos(pi s)) / 2``;
+    constant 1; linear ``final + (1 - final)(1 - s)^power``; cosine ``final + (1 - final)(1 + cos(pi s)) / 2``;
     multistep ``factor^k`` with k the number of ``at`` whose step round(at T) is not after t.
 
     Differs from transformers: the first step of a warm-up has the rate lr / W, not 0.
@@ -32,6 +32,7 @@ class RateSchedule:
         at: multistep's milestones, shares of the steps, rising.
         factor: what a milestone multiplies by.
         final: where linear and cosine end.
+        power: of linear's fall; 0.5 is the polynomial decay of BERT-Large with LAMB.
 
     Raises:
         ValueError: a value outside its range, or one that the kind does not have.
@@ -44,6 +45,7 @@ class RateSchedule:
     at: Annotated[tuple[float, ...], Field(description="multistep: when it falls, shares of the steps, rising")] = ()
     factor: Annotated[float, Field(description="multistep: what each fall multiplies by")] = 0.1
     final: Annotated[float, Field(description="linear, cosine: the factor at the end")] = 0.0
+    power: Annotated[float, Field(description="linear: exponent of the fall")] = 1.0
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -54,10 +56,17 @@ class RateSchedule:
             raise ValueError(f"factor = {self.factor:g}: must lie in (0, 1]")
         if not 0 <= self.final <= 1:
             raise ValueError(f"final = {self.final:g}: must lie in [0, 1]")
+        if not 0 < self.power < math.inf:
+            raise ValueError(f"power = {self.power:g}: must lie in (0, inf)")
         rising = all(a < b for a, b in zip((0.0, *self.at), (*self.at, 1.0), strict=True))
         if self.kind == "multistep" and not (self.at and rising):
             raise ValueError(f"at = {list(self.at)}: must be rising shares of the steps in (0, 1), at least one")
-        for name, kinds in (("at", ("multistep",)), ("factor", ("multistep",)), ("final", ("linear", "cosine"))):
+        for name, kinds in (
+            ("at", ("multistep",)),
+            ("factor", ("multistep",)),
+            ("final", ("linear", "cosine")),
+            ("power", ("linear",)),
+        ):
             if self.kind not in kinds and name in self.stated():
                 raise ValueError(f"{name}: {self.kind} has none: it belongs to {' and '.join(kinds)}")
 
@@ -78,7 +87,7 @@ class RateSchedule:
             if t < warm:
                 yield (t + 1) / warm
             elif self.kind == "linear":
-                yield self.final + (1 - self.final) * (1 - s)
+                yield self.final + (1 - self.final) * (1 - s) ** self.power
             elif self.kind == "cosine":
                 yield self.final + (1 - self.final) * (1 + math.cos(math.pi * s)) / 2
             else:  # of a constant one there are no falls

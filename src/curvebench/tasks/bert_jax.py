@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from curvebench.tasks.bert_model import dropout_sites
 
 if TYPE_CHECKING:
     from curvebench.oracle.jax import Apply
     from curvebench.tasks.bert_model import Bert
 
+    Drop = Callable[[Any, str], Any]
+
 EPS = 1e-12
 """BERT's LayerNorm."""
 
 
-def encoder(shape: Bert, params: dict[str, Any], tokens: Any, segments: Any, mask: Any, tap: Any) -> Any:
+def encoder(
+    shape: Bert, params: dict[str, Any], tokens: Any, segments: Any, mask: Any, tap: Any, drop: Drop | None = None
+) -> Any:
     """The last layer's hidden states ``[batch, length, width]``.
 
     Args:
@@ -24,6 +31,7 @@ def encoder(shape: Bert, params: dict[str, Any], tokens: Any, segments: Any, mas
         segments: ``[batch, length]``, 0 or 1.
         mask: added to the attention's logits, ``[batch, 1, 1, length]``.
         tap: watches layers, or None.
+        drop: dropout at a site, or None.
     """
     import jax.numpy as jnp
     from jax import lax
@@ -37,27 +45,46 @@ def encoder(shape: Bert, params: dict[str, Any], tokens: Any, segments: Any, mas
     words = jnp.concatenate([lax.stop_gradient(words[:1]), words[1:]])
     x = words[tokens] + params[f"{place}.token_type_embeddings.weight"][segments]
     x = x + params[f"{place}.position_embeddings.weight"][: tokens.shape[1]]
-    x = layer_norm(params, f"{place}.LayerNorm", x, eps=EPS)
+    drop = drop or _keep
+    x = drop(layer_norm(params, f"{place}.LayerNorm", x, eps=EPS), "embeddings.dropout")
     batch, length = tokens.shape
     for index in range(shape.layers):
-        name = f"bert.encoder.layer.{index}"
+        name, at = f"bert.encoder.layer.{index}", f"encoder.layer.{index}"
         q, k, v = (
             linear(params, f"{name}.attention.self.{part}", x, tap)
             .reshape(batch, length, shape.heads, size)
             .transpose(0, 2, 1, 3)
             for part in ("query", "key", "value")
         )
-        weights = softmax(q @ k.swapaxes(-1, -2) / size**0.5 + mask, axis=-1)
+        weights = drop(softmax(q @ k.swapaxes(-1, -2) / size**0.5 + mask, axis=-1), f"{at}.attention.self.dropout")
         seen = (weights @ v).transpose(0, 2, 1, 3).reshape(batch, length, shape.width)
-        seen = linear(params, f"{name}.attention.output.dense", seen, tap)
+        seen = drop(linear(params, f"{name}.attention.output.dense", seen, tap), f"{at}.attention.output.dropout")
         x = layer_norm(params, f"{name}.attention.output.LayerNorm", seen + x, eps=EPS)
         up = gelu(linear(params, f"{name}.intermediate.dense", x, tap), approximate=False)
-        x = layer_norm(params, f"{name}.output.LayerNorm", linear(params, f"{name}.output.dense", up, tap) + x, eps=EPS)
+        down = drop(linear(params, f"{name}.output.dense", up, tap), f"{at}.output.dropout")
+        x = layer_norm(params, f"{name}.output.LayerNorm", down + x, eps=EPS)
     return x
 
 
-def jax_classifier(shape: Bert, outputs: int) -> Apply:
-    """The twin of :func:`curvebench.tasks.bert_torch.torch_classifier`."""
+def _keep(inputs: Any, site: str) -> Any:
+    del site
+    return inputs
+
+
+def dropper(shape: Bert, keys: Any, rate: float) -> Drop:
+    """Dropout at a site by its name, with the keys ``[batch]`` of a training batch."""
+    from curvebench.tasks.dropout_jax import dropout
+
+    sites = {site.name: site for site in dropout_sites(shape)}
+
+    def drop(inputs: Any, name: str) -> Any:
+        return dropout(inputs, keys, rate, sites[name].number, sites[name].strides)
+
+    return drop
+
+
+def jax_classifier(shape: Bert, outputs: int, dropout: float = 0.0) -> Apply:
+    """The twin of :func:`curvebench.tasks.bert_torch.torch_classifier`; ``dropout`` is that of the training mode."""
     import jax.numpy as jnp
 
     from curvebench.tasks.layers_jax import linear
@@ -67,24 +94,28 @@ def jax_classifier(shape: Bert, outputs: int) -> Apply:
         dtype = params["classifier.weight"].dtype
         lowest = float(np.finfo(dtype).min)
         mask = jnp.where(tokens == 0, lowest, 0.0).astype(dtype)[:, None, None]
-        first = encoder(shape, params, tokens, segments, mask, tap)[:, 0]
-        logits = linear(params, "classifier", jnp.tanh(linear(params, "bert.pooler.dense", first, tap)), tap)
+        drop = dropper(shape, inputs[:, 2, 0], dropout) if dropout else _keep
+        first = encoder(shape, params, tokens, segments, mask, tap, drop)[:, 0]
+        pooled = drop(jnp.tanh(linear(params, "bert.pooler.dense", first, tap)), "classifier")
+        logits = linear(params, "classifier", pooled, tap)
         return (logits[..., 0] if outputs == 1 else logits), {}
 
     return apply
 
 
-def jax_masked(shape: Bert, length: int) -> Apply:
-    """The twin of :func:`curvebench.tasks.bert_torch.torch_masked`."""
+def jax_masked(shape: Bert, length: int, dropout: float = 0.0) -> Apply:
+    """The twin of :func:`curvebench.tasks.bert_torch.torch_masked`; ``dropout`` is that of the training mode."""
     import jax.numpy as jnp
     from jax.nn import gelu
 
     from curvebench.tasks.layers_jax import layer_norm, linear
 
     def apply(params: dict[str, Any], buffers: dict[str, Any], inputs: Any, tap: Any) -> tuple[Any, dict[str, Any]]:
+        drop = dropper(shape, inputs[:, -1], dropout) if dropout else None
+        inputs = inputs[:, :-1] if dropout else inputs
         tokens, positions = inputs[:, :length], inputs[:, length:]
         mask = jnp.zeros((1, 1, 1, 1), params["cls.predictions.bias"].dtype)
-        hidden = encoder(shape, params, tokens, jnp.zeros_like(tokens), mask, tap)
+        hidden = encoder(shape, params, tokens, jnp.zeros_like(tokens), mask, tap, drop)
         chosen = jnp.take_along_axis(hidden, positions[..., None], axis=1)
         head = "cls.predictions.transform"
         chosen = gelu(linear(params, f"{head}.dense", chosen, tap), approximate=False)

@@ -73,3 +73,28 @@ def initial(rng: np.random.Generator, shape: Bert, outputs: int | None) -> Param
         dense("bert.pooler.dense", shape.width, shape.width)
         dense("classifier", outputs, shape.width)
     return parameters
+
+
+class Site(NamedTuple):
+    """A place where BERT drops: its name below torch's ``BertModel``, its number, and its elements' strides."""
+
+    name: str
+    number: int
+    strides: tuple[int, ...]
+
+
+def dropout_sites(shape: Bert) -> tuple[Site, ...]:
+    """BERT's own places: embeddings, attention weights, both outputs of a layer, and last the pooled output.
+
+    Strides count to the longest sequence, so that a batch cut after its longest sentence has the same masks.
+    """
+    hidden, square = (shape.width, 1), (shape.positions**2, shape.positions, 1)
+    sites = [Site("embeddings.dropout", 0, hidden)]
+    for index in range(shape.layers):
+        layer = f"encoder.layer.{index}"
+        sites += [
+            Site(f"{layer}.attention.self.dropout", 3 * index + 1, square),
+            Site(f"{layer}.attention.output.dropout", 3 * index + 2, hidden),
+            Site(f"{layer}.output.dropout", 3 * index + 3, hidden),
+        ]
+    return (*sites, Site("classifier", 3 * shape.layers + 1, (1,)))

@@ -5,8 +5,8 @@ permutation of the official training part are held out for validation: targets a
 Inputs ``[n, 2, length]``: WordPiece numbers filled up with 0, and segments. Batches are cut after their longest
 sentence in torch; jax compiles one shape, the longest of the part.
 Without pre-trained weights a run starts from random ones; the record says so, and so does the title of the table.
-Differs from M-FAC's fine-tuning: no dropout, a constant learning rate unless the method brings its own, and a held-out
-validation part.
+The ``paper`` scales have dropout and a linearly falling rate as M-FAC's fine-tuning has; others have neither.
+Differs from it: a held-out validation part.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from curvebench.data.wordpiece import load_vocabulary
 from curvebench.tasks.bert_jax import jax_classifier
 from curvebench.tasks.bert_model import SIZES, initial
 from curvebench.tasks.bert_torch import torch_classifier
+from curvebench.tasks.dropout import DropoutKeys, check_rate
 from curvebench.tasks.problem import Problem, Split, batch_size, generator
 
 METRICS = {
@@ -46,11 +47,12 @@ def problem(card: TaskCard, scale: TaskScale, seed_block: int) -> Problem:
     """The task at a scale.
 
     Options: ``size`` (tiny | mini | base), ``length`` (at most so many WordPieces), ``train``, ``validation``, ``test``
-    (rows at most; 0: all), ``held_out`` (rows of the training part), ``weights`` (name of the pre-trained model).
+    (rows at most; 0: all), ``held_out`` (rows of the training part), ``weights`` (name of the pre-trained model),
+    ``dropout`` (rate while training, 0 by default).
 
     Raises:
         DataError: a data file is missing or is not the official one, or the weights are a pickle.
-        ValueError: more rows are held out than there are.
+        ValueError: more rows are held out than there are, or a rate of dropout outside [0, 1).
     """
     options: Mapping[str, Any] = scale.options
     assert card.dataset is not None
@@ -62,6 +64,7 @@ def problem(card: TaskCard, scale: TaskScale, seed_block: int) -> Problem:
     order = generator(name, "split", "held-out").permutation(len(official.labels))
     rows = {"train": order[:-held], "validation": order[-held:]}
     outputs = len(LAYOUTS[name].classes) or 1
+    dropout = check_rate(card.name, float(options.get("dropout", 0.0)))
     at = Problem(
         name=card.name,
         seed_block=seed_block,
@@ -72,10 +75,11 @@ def problem(card: TaskCard, scale: TaskScale, seed_block: int) -> Problem:
         train_probe=int(options["validation"]) or held,
         criterion="cross-entropy" if outputs > 1 else "squared",
         metric=METRICS[name],
-        torch_module=lambda: torch_classifier(shape, outputs),
-        jax_apply=lambda _: jax_classifier(shape, outputs),
+        torch_module=lambda: torch_classifier(shape, outputs, dropout),
+        jax_apply=lambda train: jax_classifier(shape, outputs, dropout if train else 0.0),
         batch=batch_size(scale),
         padded=True,
+        augment=DropoutKeys() if dropout else None,
         chunk=250,
     )
     return pretrained(at, str(options["weights"]))

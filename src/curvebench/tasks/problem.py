@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from curvebench.cards import TaskScale
 from curvebench.spec import seed
-from curvebench.tasks.augmentation import CropFlip
+from curvebench.tasks.augmentation import Augmentation
 from curvebench.tasks.metrics import METRICS
 from curvebench.types import Parameters
 
@@ -81,7 +81,8 @@ class Problem:
         l2: coefficient of the quadratic regulariser in the objective.
         optimum: the smallest value of the objective, where it is known.
         normalisation: ``(mean, std)`` per channel for uint8 images; they are scaled to [0, 1] first.
-        augment: crop-and-flip of the training batches, before normalisation; evaluation sees the images as they are.
+        augment: changes training batches before normalisation (crop and flip, fresh masks, keys of dropout); evaluation
+            sees the samples as they are.
         padded: inputs are token numbers ``[n, 2, length]`` (tokens, then segments) filled up with 0: a batch may be cut
             after its longest sample.
         chunk: samples per forward in evaluation, where the runtime's own choice would take too much memory.
@@ -109,7 +110,7 @@ class Problem:
     l2: float = 0.0
     optimum: float | None = None
     normalisation: tuple[tuple[float, ...], tuple[float, ...]] | None = None
-    augment: CropFlip | None = None
+    augment: Augmentation | None = None
     padded: bool = False
     chunk: int | None = None
     notes: tuple[str, ...] = ()
@@ -146,7 +147,7 @@ class Problem:
         return BatchOrder(len(self.train), self.batch, seed("order", self.name, self.seed_block))
 
     def draws(self, step: int) -> npt.NDArray[np.int32]:
-        """What the augmentation of a step draws, ``[batch, 3]``, for every method and both frameworks the same."""
+        """What the augmentation of a step draws, ``[batch, columns]``: the same for every method and framework."""
         assert self.augment is not None
         assert self.batch is not None
         return self.augment.draws(seed("augment", self.name, self.seed_block), step, self.batch)

@@ -11,7 +11,6 @@ import numpy as np
 from jax import Array, lax
 
 from curvebench.oracle.jax import Batch, Buffers, Objective, Params
-from curvebench.tasks.augmentation_jax import crop_flip
 from curvebench.tasks.criteria_jax import CRITERIA
 from curvebench.tasks.metrics import METRICS
 from curvebench.tasks.problem import Evaluation, Problem, Split
@@ -48,7 +47,7 @@ class JaxTask:
     def rows(self, step: int) -> np.ndarray[Any, Any]:
         """Indices ``[batch]`` int32 of the step's mini-batch (empty for full batches): the step's only host input.
 
-        Where batches are augmented, ``[batch, 4]``: the index and what the augmentation draws.
+        Where batches are augmented, ``[batch, 1 + columns]``: the index and what the augmentation draws.
         """
         if self._order.full and self.problem.augment is None:
             return self._rows
@@ -60,7 +59,7 @@ class JaxTask:
         inputs, targets = data
         if self.problem.augment is not None:
             inputs, targets = inputs[rows[:, 0]], targets[rows[:, 0]]
-            inputs = crop_flip(inputs, rows[:, 1:], self.problem.augment.padding)
+            inputs, targets = self.problem.augment.in_jax(inputs, targets, rows[:, 1:])
         elif not self._order.full:
             inputs, targets = inputs[rows], targets[rows]
         return self._prepare(inputs), targets

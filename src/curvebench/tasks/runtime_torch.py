@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from curvebench.oracle.torch import Batch, Objective
-from curvebench.tasks.augmentation_torch import crop_flip
 from curvebench.tasks.criteria_torch import CRITERIA
 from curvebench.tasks.metrics import METRICS
 from curvebench.tasks.problem import Evaluation, Problem, Split
@@ -69,13 +68,13 @@ class TorchTask:
             return self._full
         numbers = self._order[step]
         rows = torch.from_numpy(numbers).to(self._device)
-        inputs = self._inputs[rows]
+        inputs, targets = self._inputs[rows], self._targets[rows]
         if self.problem.augment is not None:
             draws = torch.from_numpy(self.problem.draws(step)).to(self._device)
-            inputs = crop_flip(inputs, draws, self.problem.augment.padding)
+            inputs, targets = self.problem.augment.in_torch(inputs, targets, draws)
         if self._lengths is not None:
             inputs = inputs[..., : whole(int(self._lengths[numbers].max()))]
-        return self._prepare(inputs), self._targets[rows]
+        return self._prepare(inputs), targets
 
     @torch.no_grad()
     def evaluate(self) -> Evaluation:

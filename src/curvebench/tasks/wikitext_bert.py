@@ -1,8 +1,8 @@
 """Masked-language-model pre-training of BERT on WikiText-2, from random weights.
 
 The text's WordPieces, line after line, are cut into windows ``[CLS] ... [SEP]`` of ``length``. 15 % of a window's
-inner positions are chosen once (BERT's rule: of these 80 % become the mask, 10 % another token, 10 % stay), so a window
-has the same masks in every epoch. ``<unk>`` becomes [UNK]. Only chosen positions are decoded.
+inner positions are chosen by BERT's rule (:mod:`curvebench.tasks.masking`): anew for every training batch, once for
+evaluation and for the reported training loss. ``<unk>`` becomes [UNK]. Only chosen positions are decoded.
 Where the official training part is not on this machine, the official validation part trains, the first half of the test
 part validates and the second half tests; the record and the title say so.
 Inputs ``[n, length + k]`` (tokens, then chosen positions), targets ``[n, k]``.
@@ -22,9 +22,12 @@ from curvebench.data import roots
 from curvebench.data.tokens import cached, pieces
 from curvebench.data.wikitext import load_wikitext2
 from curvebench.data.wordpiece import SPECIAL, load_vocabulary
+from curvebench.tasks.augmentation import chain
 from curvebench.tasks.bert_jax import jax_masked
 from curvebench.tasks.bert_model import SIZES, initial
 from curvebench.tasks.bert_torch import torch_masked
+from curvebench.tasks.dropout import DropoutKeys, check_rate
+from curvebench.tasks.masking import STAYS, FreshMasks, draw_masks
 from curvebench.tasks.problem import Problem, Split, batch_size, generator
 
 SHARE = 0.15
@@ -34,16 +37,17 @@ def problem(card: TaskCard, scale: TaskScale, seed_block: int) -> Problem:
     """The task at a scale.
 
     Options: ``size`` (tiny | mini | base), ``length`` (of a window), ``train``, ``validation``, ``test`` (windows at
-    most; 0: all).
+    most; 0: all), ``dropout`` (rate while training, 0 by default).
 
     Raises:
         DataError: a data file is missing or is not the official one.
-        ValueError: length does not lie in [16, 512].
+        ValueError: length does not lie in [16, 512], or dropout not in [0, 1).
     """
     options: Mapping[str, Any] = scale.options
     shape, length = SIZES[str(options["size"])], int(options["length"])
     if not 16 <= length <= shape.positions:
         raise ValueError(f"{card.name}: length = {length}: must lie in [16, {shape.positions}]")
+    dropout = check_rate(card.name, float(options.get("dropout", 0.0)))
     *streams, whole = token_streams()
 
     def split(part: str, stream: npt.NDArray[np.uint16]) -> Split:
@@ -65,9 +69,12 @@ def problem(card: TaskCard, scale: TaskScale, seed_block: int) -> Problem:
         train_probe=len(validation),
         criterion="cross-entropy",
         metric="token-loss",
-        torch_module=lambda: torch_masked(shape, length),
-        jax_apply=lambda _: jax_masked(shape, length),
+        torch_module=lambda: torch_masked(shape, length, dropout),
+        jax_apply=lambda training: jax_masked(shape, length, dropout if training else 0.0),
         batch=batch_size(scale),
+        augment=chain(
+            [FreshMasks(length, train.targets.shape[1], shape.vocabulary), *([DropoutKeys()] if dropout else [])]
+        ),
         chunk=64,
         notes=() if whole else (note,),
         suffix="" if whole else " (trained on the validation part)",
@@ -109,10 +116,7 @@ def masked_windows(
     tokens = np.full((count, length), SPECIAL["[SEP]"], dtype=np.int64)
     tokens[:, 0] = SPECIAL["[CLS]"]
     tokens[:, 1:-1] = stream[: count * inner].reshape(count, inner)
-    positions = 1 + np.sort(np.argsort(rng.random((count, inner)), axis=1)[:, :chosen], axis=1)
+    positions, shown = draw_masks(rng, count, inner, chosen, SIZES["tiny"].vocabulary)
     targets = np.take_along_axis(tokens, positions, axis=1)
-    fate = rng.random(positions.shape)
-    other = rng.integers(SPECIAL["[MASK]"] + 1, SIZES["tiny"].vocabulary, positions.shape)
-    shown = np.where(fate < 0.8, SPECIAL["[MASK]"], np.where(fate < 0.9, other, targets))
-    np.put_along_axis(tokens, positions, shown, axis=1)
+    np.put_along_axis(tokens, positions, np.where(shown == STAYS, targets, shown), axis=1)
     return Split(np.concatenate([tokens, positions], axis=1), targets)
