@@ -23,7 +23,7 @@ ASV_FLAGS ?=
 BIN := $(abspath $(VENV))/bin
 RUN := $(BIN)/python -m
 
-.PHONY: help install bench test lint types certify tables asv nightly gpu-bundle clean
+.PHONY: help install bench test lint types certify tables docs asv nightly wheel gpu-bundle clean
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -55,6 +55,9 @@ certify: install ## measure what the suite states about itself: rates, invarianc
 tables: install ## rebuild tables and figures from the records
 	@$(BIN)/curvebench report
 
+docs: install ## build the documentation site into site/; a broken link or a page without a place fails
+	@NO_MKDOCS_2_WARNING=1 $(RUN) mkdocs build --clean
+
 asv: install ## run the asv benchmarks; stores them under the current commit in .asv/
 	@$(RUN) asv machine --yes >/dev/null
 	@$(RUN) asv run --python=same --set-commit-hash "$$(git rev-parse HEAD)" $(ASV_FLAGS)
@@ -64,9 +67,12 @@ nightly: install ## the larger dose: the nightly study, the nightly tests, asv, 
 	@$(RUN) pytest -m nightly $(PYTEST_FLAGS) $(TESTS)
 	@$(MAKE) --no-print-directory asv tables
 
+wheel: install ## build the sdist and the wheel into dist/
+	@$(RUN) build --no-isolation --outdir dist .
+
 gpu-bundle: install ## write dist/gpu-bundle: all that a GPU machine without a package index needs
 	@$(BIN)/python tools/gpu_bundle.py
 
 clean: ## remove what can be made again; the environment and the records stay
-	@rm -rf build dist .asv .tox .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .benchmarks
+	@rm -rf build dist site .asv .tox .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .benchmarks
 	@find . -path "./$(VENV)" -prune -o -path ./.git -prune -o -name __pycache__ -type d -print0 | xargs -0 rm -rf

@@ -32,7 +32,7 @@ TORCH = "2.13.0"
 TORCH_RANGE = "torch>=2.6"
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 CPU_INDEX_SECONDS = 5.0
-EXTRAS = "all,dev"
+EXTRAS = "all,docs,dev"
 OPINIONS = "second-opinions"
 """The dependency group that is installed without its needs: see pyproject.toml."""
 DECIDING = ("build-system", "project", "dependency-groups")

@@ -1,7 +1,9 @@
-"""The README's commands run as written, in a copy of the checkout, with ``CURVEBENCH_SMOKE=1`` and no other change.
+"""The commands of the README and the documentation run as written, with ``CURVEBENCH_SMOKE=1`` and no other change.
 
-A fenced block ``console`` holds commands after ``$ `` and what they print; a block ``bash`` holds commands only. Only a
-block whose info string says ``no-test: REASON`` is not run. ``make`` runs in the environment that runs the tests.
+A fenced block ``console`` holds commands after ``$ `` and what they print; a block ``bash`` holds commands only; one
+that says ``file: NAME`` is written into that file before the commands below it. Only a block whose info string says
+``no-test: REASON`` is not run. ``make`` runs in the environment that runs the tests. All run in one copy of the
+checkout.
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-README = ROOT / "README.md"
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+FILE = re.compile(r"\bfile:\s*(?P<name>\S+)")
 SKIPPED = re.compile(r"\bno-test\b:?\s*(?P<reason>.*)")
 
 pytestmark = [pytest.mark.timeout(900), pytest.mark.slow, pytest.mark.xdist_group("readme")]
@@ -25,12 +28,17 @@ pytestmark = [pytest.mark.timeout(900), pytest.mark.slow, pytest.mark.xdist_grou
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block of shell commands, ``line`` being the first of the fence."""
+    """A fenced block of shell commands, ``line`` being the first of the fence; ``files`` stand above it on its page."""
 
+    page: str
     line: int
     language: str
     info: str
     text: str
+    files: tuple[tuple[str, str], ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.page}:{self.line}"
 
     @property
     def commands(self) -> str:
@@ -45,15 +53,21 @@ class Block:
         return "\n".join(lines) + "\n"
 
 
-def blocks(text: str) -> list[Block]:
+def blocks(text: str, page: str = "page") -> list[Block]:
     """All fenced blocks of shell commands."""
-    found = []
-    for match in re.finditer(r"^```(console|bash)([^\n]*)\n(.*?)^```\s*$", text, re.MULTILINE | re.DOTALL):
-        found.append(Block(text[: match.start()].count("\n") + 1, match[1], match[2].strip(), match[3]))
+    found: list[Block] = []
+    files: list[tuple[str, str]] = []
+    for match in re.finditer(r"^```(\w+)([^\n]*)\n(.*?)^```\s*$", text, re.MULTILINE | re.DOTALL):
+        language, info, body = match[1], match[2].strip(), match[3]
+        if name := FILE.search(info):
+            files.append((name["name"], body))
+        elif language in {"console", "bash"}:
+            line = text[: match.start()].count("\n") + 1
+            found.append(Block(page, line, language, info, body, tuple(files)))
     return found
 
 
-BLOCKS = blocks(README.read_text()) if README.exists() else []
+BLOCKS = [block for page in PAGES if page.exists() for block in blocks(page.read_text(), str(page.relative_to(ROOT)))]
 TESTED = [block for block in BLOCKS if not SKIPPED.search(block.info)]
 
 
@@ -108,11 +122,13 @@ def run(script: str, folder: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("block", TESTED, ids=lambda block: f"line-{block.line}")
+@pytest.mark.parametrize("block", TESTED, ids=str)
 def test_commands_run_as_written(block: Block, checkout: Path) -> None:
-    assert block.commands.strip(), f"README.md:{block.line}: a {block.language} block without a command"
+    assert block.commands.strip(), f"{block}: a {block.language} block without a command"
+    for name, text in block.files:
+        (checkout / name).write_text(text)
     done = run(block.commands, checkout)
-    assert done.returncode == 0, f"README.md:{block.line}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
+    assert done.returncode == 0, f"{block}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
 
 
 def test_the_readme_shows_the_main_command() -> None:
@@ -120,7 +136,7 @@ def test_the_readme_shows_the_main_command() -> None:
 
 
 def test_what_is_not_run_says_why() -> None:
-    reasons = [(block.line, match["reason"]) for block in BLOCKS if (match := SKIPPED.search(block.info))]
+    reasons = [(str(block), match["reason"]) for block in BLOCKS if (match := SKIPPED.search(block.info))]
     assert all(len(reason) > 10 for _, reason in reasons), reasons
 
 
