@@ -99,6 +99,8 @@ class JaxMethod:
         """Sentences for a record: what was not preconditioned, the steps that the state counts as ``skipped``."""
         layered = self._layers is not None
         found = [unchanged(self._layers.unsupported)] if self._layers is not None and self._layers.unsupported else []
+        if hasattr(getattr(state, "more", None), "notes"):
+            found = [*state.more.notes(), *found]
         if skipped := int(getattr(state, "skipped", 0)):
             why = "the curvature was not finite" if layered else "the gradient or H z was not finite"
             found.append(f"{skipped} of {steps} steps skipped: {why}")

@@ -50,7 +50,7 @@ class Rule(NamedTuple):
         init: a layer's first arrays.
         curvature: ``(oracle, point, state) -> (arrays of all layers, whether they are finite, more)``; where they are
             not, the arrays are the old ones.
-        direct: ``(layers' arrays, gradients by leaf name, more) -> new gradients by leaf name``.
+        direct: ``(layers' arrays, gradients by leaf name, old more) -> new gradients by leaf name``.
         more: the first value of the state's ``more``.
     """
 
@@ -126,7 +126,7 @@ def transformation(
         gradient = point.gradient()
         with jax.default_matmul_precision("highest"):
             arrays, finite, more = rule.curvature(oracle, point, state)
-            leaves = rule.direct(arrays, named_leaves(gradient), more)
+            leaves = rule.direct(arrays, named_leaves(gradient), state.more)
         updates, inner = base.update(renamed(gradient, leaves), state.base, params, **extra)
         updates = jax.tree.map(lambda u: jnp.where(finite, u, jnp.zeros_like(u)), updates)
         inner = jax.tree.map(lambda new, old: jnp.where(finite, new, old), inner, state.base)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -38,7 +38,7 @@ def mkor(
     """MKOR; ``update(None, state, params, oracle=...)`` asks the oracle for the gradient and layer statistics.
 
     Args:
-        layers: what :func:`curvebench.jax.layers` found in the model.
+        layers: what :func:`curvebench.jax.find_layers` found in the model.
         learning_rate: step size of the SGD that is built without ``base``, > 0.
         base: any optax transformation of all parameters.
         momentum: of that SGD, in [0, 1).
@@ -79,8 +79,9 @@ def mkor_rule(
     norm: str,
     double_average: bool | None,
     factor_dtype: Any,
+    active: Callable[[LayerwiseState], Array] | None = None,
 ) -> Rule:
-    """MKOR's part of a step; arguments as in :func:`mkor`.
+    """MKOR's part of a step; arguments as in :func:`mkor`, and ``active``: whether the factors may still change.
 
     Raises:
         HyperparameterError: a value outside its range.
@@ -159,13 +160,11 @@ def mkor_rule(
         def keep(arrays: LayerState) -> tuple[LayerState, Array]:
             return arrays, jnp.asarray(True)
 
-        if every == 1:
+        if every == 1 and active is None:
             return (*refresh(state.layers), state.more)
-        due = wanted(state.step)
+        due = (state.step % every == 0) | (state.step < warmup)
+        due = due if active is None else due & active(state)
         return (*oracle.cond(due, refresh, keep, state.layers), state.more)
-
-    def wanted(step: Array) -> Array:
-        return (step % every == 0) | (step < warmup)
 
     def direct(state: LayerState, gradients: dict[str, Array], more: Any) -> dict[str, Array]:
         del more

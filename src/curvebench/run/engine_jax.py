@@ -21,6 +21,7 @@ from curvebench.methods.adapter_jax import JaxMethod, state_bytes
 from curvebench.methods.scheduled import multipliers
 from curvebench.oracle import ledger as L
 from curvebench.oracle.capture_jax import Tap
+from curvebench.oracle.fisher_jax import refuse
 from curvebench.oracle.jax import JaxOracle
 from curvebench.oracle.layers_jax import Layers, find_layers
 from curvebench.oracle.streams_jax import typed_key
@@ -55,6 +56,7 @@ class JaxEngine:
         self.device = device(spec.device)
         needs = frozenset(Query(need) for need in spec.needs)
         self.task = JaxTask(problem, self.device, spec.dtype)
+        self._fisher = str(dict(spec.hyperparameters).get("fisher", "empirical"))
         self.method = JaxMethod(method, spec.hyperparameters, multipliers(method, spec), self._layers)
         self.self_reported = [str(Query.LOSS_FUNCTION)] if Query.LOSS_FUNCTION in needs else []
         noise = seed("noise", spec.task, method.name, spec.seed_block)
@@ -158,13 +160,21 @@ class JaxEngine:
             return []
 
     def _layers(self) -> Layers:
-        """The layers of the task's model, found without computing anything."""
+        """The layers of the task's model, found without computing anything.
+
+        Raises:
+            CurvebenchError: sampled or type-2 Fisher matrices of a criterion that is no mean of a likelihood's terms.
+        """
         task = self.task
         inputs, _ = jax.eval_shape(task.batch, task.data, task.rows(0))
 
-        def forward(params: Any, x: Array, tap: Tap) -> Any:
+        def forward(params: Any, x: Array, tap: Tap | None) -> Any:
             return task.objective.apply(params, task.buffers, x, tap)
 
+        if self._fisher != "empirical":
+            outputs, _ = jax.eval_shape(lambda p, x: forward(p, x, None), task.params, inputs)
+            _, targets = jax.jit(task.batch)(task.data, task.rows(0))
+            refuse(task.objective.criterion, outputs, targets, task.objective.likelihood, self._fisher)
         return find_layers(forward, task.params, inputs)
 
     def gradient_work(self, step: int) -> Work:
