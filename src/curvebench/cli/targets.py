@@ -18,7 +18,8 @@ Examples:
 
 \b
 Tuned first-order baselines under an equal number of trials; the winner again on held-out seeds; the target is the
-median of its final metric. All runs are records, results/targets/TASK-SCALE.json names them.
+median of its final metric. Budgets are the scale's steps, never seconds. results/targets/TASK-SCALE.json names all
+runs; results/targets/records/TASK-SCALE.jsonl holds them, as `curvebench import` reads them.
 """
 )
 @click.argument("tasks", nargs=-1, required=True, metavar="TASK...")
@@ -36,7 +37,7 @@ def targets(
 ) -> None:  # fmt: skip
     """Set the target of each TASK from tuned first-order baselines."""
     from curvebench.cli.bench import carry_out
-    from curvebench.procedures.targets import BASELINES, conclude, held_out, plan, state, winner, write
+    from curvebench.procedures.targets import BASELINES, conclude, held_out, keep, plan, state, winner, write
     from curvebench.schedule import Options, jobs_of
     from curvebench.spec import RunSpec
     from curvebench.store import Record, Store
@@ -53,8 +54,10 @@ def targets(
         todo = plan(task, scale, trials, seeds, baselines or BASELINES)
         seen = run([spec for pool in todo.pools for spec in pool.specs])
         best = winner(todo, {record.keys.run: record for record in seen})
-        content = conclude(todo, best, run(held_out(todo, best)), seen)
+        again = run(held_out(todo, best))
+        content = conclude(todo, best, again, seen)
         path = write(out, content)
+        keep(out, content, [*seen, *again])
         here = todo.task.at(scale).target
         if on_card:
             assert todo.task.path is not None

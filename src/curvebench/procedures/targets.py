@@ -1,13 +1,15 @@
 """Targets set by a procedure: tuned first-order baselines, the winner rerun on held-out seeds, the target from those.
 
 1. Every baseline gets the same number of trials from its card's search space, at a seed block that no study uses, under
-   the scale's own budget; the trial with the best final metric wins (:mod:`curvebench.procedures.tune`).
+   the scale's budget of steps (its seconds are left out: a target must not depend on how fast or busy a machine was);
+   the trial with the best final metric wins (:mod:`curvebench.procedures.tune`).
 2. The winner runs again at seed blocks that neither tuning nor any study uses.
 3. The target is the median over these runs of the final metric, rounded to two digits so that the median run reaches
    it. The metric of a task with a known minimum is the gap to f*; below :data:`FLOOR` a gap is rounding, and the target
    stops there.
 
-All runs are records; the file ``<root>/<task>-<scale>.json`` names them. A method that reaches the target has therefore
+All runs are records; the file ``<root>/<task>-<scale>.json`` names them and ``<root>/records/<task>-<scale>.jsonl`` holds
+them, one a line, as ``curvebench import`` reads them. A method that reaches the target has therefore
 done what a tuned first-order method does with the whole budget; the interest is in how soon.
 """
 
@@ -26,7 +28,7 @@ from curvebench import cards
 from curvebench.cards import StudyCard, TaskCard
 from curvebench.errors import CurvebenchError
 from curvebench.procedures.tune import ENDED, Pool, choose, pools
-from curvebench.schedule.plan import specify
+from curvebench.schedule.plan import smoked, specify
 from curvebench.spec import RunSpec
 from curvebench.store import Record
 from curvebench.store.files import explained, overwrite
@@ -79,7 +81,11 @@ def plan(task: str, scale: str, trials: int, seeds: int, baselines: Sequence[str
         "targets",
     )  # fmt: skip
     assert isinstance(study, StudyCard)
-    return Plan(card, scale, trials, seeds, tuple(pools(study, trials)))
+    return Plan(card, scale, trials, seeds, tuple(_in_steps(pool) for pool in pools(study, trials)))
+
+
+def _in_steps(pool: Pool) -> Pool:
+    return replace(pool, specs=tuple(replace(s, budget=smoked(replace(s.budget, seconds=None))) for s in pool.specs))
 
 
 def winner(plan: Plan, records: dict[str, Record]) -> Json:
@@ -107,8 +113,8 @@ def winner(plan: Plan, records: dict[str, Record]) -> Json:
 def held_out(plan: Plan, content: Json) -> list[RunSpec]:
     """The winner's runs at seed blocks of their own."""
     method, scale = cards.method(content["method"]), plan.task.at(plan.scale)
-    spec = specify(plan.task, method.name, method, "torch", plan.scale, scale.budget,
-                   content["hyperparameters"], "tuned")  # fmt: skip
+    budget, given = replace(scale.budget, seconds=None), content["hyperparameters"]
+    spec = specify(plan.task, method.name, method, "torch", plan.scale, budget, given, "tuned")
     return [replace(spec, seed_block=HELD_OUT + block) for block in range(plan.seeds)]
 
 
@@ -131,6 +137,7 @@ def conclude(plan: Plan, content: Json, records: Sequence[Record], trials: Seque
         "task": plan.task.name,
         "scale": plan.scale,
         "metric": plan.task.metric.name,
+        "budget": {"steps": plan.task.at(plan.scale).steps},
         "target": rounded(max(value, FLOOR) if gap else value, str(plan.task.metric.direction)),
         "rule": "median of the winner's final metric over held-out seeds, two digits, rounded to the easy side",
         "winner": {"method": content["method"], "hyperparameters": content["hyperparameters"]},
@@ -183,4 +190,18 @@ def write(root: str | os.PathLike[str], content: Json) -> Path:
     with explained(path, "nothing was changed"):
         path.parent.mkdir(parents=True, exist_ok=True)
         overwrite(path, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
+    return path
+
+
+def keep(root: str | os.PathLike[str], content: Json, records: Sequence[Record]) -> Path:
+    """Write or replace the records behind a target, one a line.
+
+    Raises:
+        StoreError: the folder cannot be written.
+    """
+    path = Path(root) / "records" / f"{content['task']}-{content['scale']}.jsonl"
+    lines = (json.dumps(record.to_json(), separators=(",", ":"), allow_nan=False) for record in records)
+    with explained(path, "nothing was changed"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        overwrite(path, ("\n".join(lines) + "\n").encode())
     return path
