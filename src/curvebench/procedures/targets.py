@@ -8,7 +8,7 @@
    it. The metric of a task with a known minimum is the gap to f*; below :data:`FLOOR` a gap is rounding, and the target
    stops there.
 
-All runs are records; the file ``<root>/<task>-<scale>.json`` names them and ``<root>/records/<task>-<scale>.jsonl`` holds
+All runs are records; the file ``<root>/<task>-<scale>.json`` names them, ``<root>/records/<task>-<scale>.jsonl`` holds
 them, one a line, as ``curvebench import`` reads them. A method that reaches the target has therefore
 done what a tuned first-order method does with the whole budget; the interest is in how soon.
 """
