@@ -18,6 +18,7 @@ from curvebench.report.groups import slug
 from curvebench.report.render import FORMATS, render, terminal
 from curvebench.report.site import write as site
 from curvebench.store import Store
+from curvebench.store.certificate import certificate
 
 if TYPE_CHECKING:
     from curvebench.store import Record
@@ -68,7 +69,8 @@ def report(
 ) -> None:  # fmt: skip
     """Make tables and figures from stored records.
 
-    Every mean comes with its 95 % interval over seeds; the notes under a table say what else is to be known.
+    Every mean comes with its 95 % interval over seeds; the notes under a table say what else is to be known. The last
+    line is the certificate below --out, with its age and the hash of its sources.
     """
     found, problems = Store(records).scan()
     for problem in problems:
@@ -85,6 +87,8 @@ def report(
                 click.echo("\n" + ranking.text(order), nl=False)
     else:
         click.echo("\n".join(render(table, form) for table in made), nl=False)
+    if not as_json:
+        click.echo(f"\n{certificate(out).line}")
     pictures = () if no_figures else ("png", "svg")
     written = build(chosen, out, ("markdown", "csv", *pictures), study=study)
     click.echo(f"written: {written[-1]} and {len(written) - 1} other files below {out}", err=True)
