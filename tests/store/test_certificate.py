@@ -27,7 +27,7 @@ def finding(name: str, outcome: str) -> dict[str, Any]:
 def content(**change: Any) -> dict[str, Any]:
     return {
         "started": (NOW - timedelta(days=3)).isoformat(), "seconds": 60.0, "code": stored.code_hash(),
-        "git": {"commit": "c0ffee0123456789", "dirty": False}, "versions": {}, "machine": {"cpu": "Toy", "os": "Linux"},
+        "git": {"commit": "c0ffee0123456789", "dirty": False}, "versions": {}, "machine": {"line": "Toy, Linux"},
         "findings": [finding("a", "pass"), finding("b", "pass")], **change,
     }  # fmt: skip
 

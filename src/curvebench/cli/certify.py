@@ -65,14 +65,15 @@ def certify(names: tuple[str, ...], as_json: bool, out: Path, only_list: bool) -
 
 
 def _store(findings: list[Finding], began: datetime, out: Path) -> None:
-    from curvebench.machine import fingerprint
+    from curvebench.machine import describe, fingerprint
     from curvebench.run.environment import versions
     from curvebench.schedule.provenance import git
     from curvebench.store.certificate import code_hash, write_certificate
 
+    machine = fingerprint()
     seconds = round((datetime.now(UTC) - began).total_seconds(), 1)
     path = write_certificate(out, {
         "started": began.isoformat(timespec="seconds"), "seconds": seconds, "code": code_hash(), "git": git(),
-        "versions": versions(), "machine": fingerprint(), "findings": [finding._asdict() for finding in findings],
+        "versions": versions(), "machine": {**machine, "line": describe(machine)}, "findings": [finding._asdict() for finding in findings],
     })  # fmt: skip
     click.echo(f"written: {path}", err=True)

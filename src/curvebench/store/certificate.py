@@ -15,7 +15,6 @@ from pathlib import Path
 
 import curvebench
 from curvebench.errors import StoreError
-from curvebench.machine import describe
 from curvebench.store.files import explained, overwrite
 from curvebench.types import Json
 
@@ -151,7 +150,7 @@ def certificate(root: str | os.PathLike[str], now: datetime | None = None) -> Ce
     git = data["git"] or {}
     commit = git.get("commit", "") + ("+" if git.get("dirty") else "")
     return Certificate(True, data["started"], max(0.0, age), data["code"], data["code"] == code_hash(), commit,
-                       describe(data["machine"]), data["seconds"], tuple(data["findings"]))  # fmt: skip
+                       str(data["machine"].get("line", "")), data["seconds"], tuple(data["findings"]))  # fmt: skip
 
 
 def check(path: Path, data: object) -> None:
