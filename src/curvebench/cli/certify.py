@@ -74,6 +74,7 @@ def _store(findings: list[Finding], began: datetime, out: Path) -> None:
     seconds = round((datetime.now(UTC) - began).total_seconds(), 1)
     path = write_certificate(out, {
         "started": began.isoformat(timespec="seconds"), "seconds": seconds, "code": code_hash(), "git": git(),
-        "versions": versions(), "machine": {**machine, "line": describe(machine)}, "findings": [finding._asdict() for finding in findings],
+        "versions": versions(), "machine": {**machine, "line": describe(machine)},
+        "findings": [finding._asdict() for finding in findings],
     })  # fmt: skip
     click.echo(f"written: {path}", err=True)
