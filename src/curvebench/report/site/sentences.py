@@ -120,13 +120,16 @@ def caveats(made: Sequence[TaskTable]) -> Iterable[str]:
     busy = sum(record.provenance.busy is not None for record in records)
     older = sum(table.group.left_out + sum(one.row.left_out for one in table.rows) for table in made)
     if lost:
-        yield f"{counted(lost)} diverged: their rows are not called best, and they count as never reaching a target."
+        yield (
+            f"{counted(lost)} diverged: a row with such a run is not called best, and the run counts as never reaching "
+            "a target."
+        )
     if out:
-        yield f"{counted(out)} could not be carried out (unsupported, out of memory or crashed) and enter no mean."
+        yield f"{counted(out)} ended unsupported, out of memory or crashed: no mean contains them."
     if busy:
-        yield f"{counted(busy)} shared the processor with other programs: their seconds are doubtful."
+        yield f"During {counted(busy)} other programs used the processor: those seconds are doubtful."
     if older:
-        yield f"{counted(older)} of older versions of the code or the cards are listed but enter no number."
+        yield f"Older versions of the code or the cards made {counted(older)}: listed, but in no number."
     for table in made:
         if table.blank:
             yield f"{table.title}: no times, for {table.blank}."

@@ -17,6 +17,9 @@ from curvebench.store import Record
 from curvebench.store.files import explained
 
 WEB = Path(__file__).parent / "web"
+SKETCHED = 24
+"""Points of a curve on a card."""
+
 LISTED = (
     "id", "task", "row", "method", "framework", "seed", "status", "source", "started", "final", "test", "loss",
     "step", "seconds", "oracle_calls", "gradient_equivalents", "bytes", "step_ms", "peak_bytes",
@@ -78,8 +81,12 @@ def scripts(content: Mapping[str, Any], collected: Collected) -> Iterator[tuple[
     yield "runs", {"columns": LISTED, "rows": [listed(run) for run in content["runs"]]}
     yield "profiles", content["profiles"]
     yield "tuning", content["tuning"]
+    sketches: dict[str, Any] = {}
     for task, table in zip(content["tasks"], collected.tables, strict=True):
-        yield f"tasks/{task['id']}", {"ranking": task["ranking"], "lines": rounded(curve_lines(table))}
+        lines = rounded(curve_lines(table))
+        yield f"tasks/{task['id']}", {"ranking": task["ranking"], "lines": lines}
+        sketches[task["id"]] = sketch(lines)
+    yield "sketches", sketches
     for paper in content["papers"]:
         yield f"papers/{slug(paper['id'])}", paper
     raw = {run_id(record): record for record in collected.records}
@@ -99,6 +106,20 @@ def first(content: Mapping[str, Any]) -> dict[str, Any]:
         "tasks": [{**task, "ranking": task["ranking"] and outline(task["ranking"])} for task in content["tasks"]],
         "papers": [{key: paper[key] for key in heads} for paper in content["papers"]],
     }
+
+
+def sketch(lines: Mapping[str, Any]) -> dict[str, Any] | None:
+    """A task's curves small: the first axis that it has, means alone, a few points each; None without curves."""
+    axis = next((a for a in ("seconds", "step") if lines.get(a)), None)
+    if axis is None:
+        return None
+
+    def few(values: Sequence[float]) -> list[float]:
+        kept = {round(k * (len(values) - 1) / (SKETCHED - 1)) for k in range(SKETCHED)} if values else set()
+        return [values[k] for k in sorted(kept)]
+
+    drawn = [{"row": line["row"], "x": few(line["x"]), "y": few(line["mean"])} for line in lines[axis]]
+    return {"axis": axis, "lines": drawn}
 
 
 def outline(ranking: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 // Learning curves: the metric against any axis, a line per row with the range over its seeds.
 "use strict";
 (() => {
-  const { h, AXES, colour, marker, dash, plotStyle, onAxis, number } = curvebench;
+  const { h, AXES, colour, marker, dash, plotStyle, onAxis, number, tickText } = curvebench;
 
   /** Six positions of a line, spread evenly as seen and shifted from line to line. */
   function marks(points, at, place) {
@@ -72,8 +72,8 @@
     return Plot.plot({
       ...plotStyle(width, Math.max(300, Math.min(460, width * 0.56))),
       clip: true,
-      x: { type: logX ? "log" : "linear", label: `${AXES[axis]} →`, ticks: Math.max(3, Math.round(width / 110)), tickFormat: axis === "bytes" ? "~s" : logX ? undefined : "~s" },
-      y: { type: logY ? "log" : "linear", label: `↑ ${yLabel}`, domain: y, grid: true, ticks: 6 },
+      x: { type: logX ? "log" : "linear", label: `${AXES[axis]} →`, ticks: Math.max(3, Math.round(width / 110)), tickFormat: tickText(axis, logX) },
+      y: { type: logY ? "log" : "linear", label: `↑ ${yLabel}`, domain: y, grid: true, ticks: 6, tickFormat: tickText("metric", logY && y[1] / y[0] > 30) },
       marks: [
         target === null || (logY && target <= 0) ? null : Plot.ruleY([target], { strokeDasharray: "1,3", strokeWidth: 1.4 }),
         bands ? Plot.areaY(points, { x: "x", y1: (p) => clamp(p.low), y2: (p) => clamp(p.high), z: "row", fill: paint, fillOpacity: 0.13 }) : null,
@@ -91,11 +91,32 @@
     });
   }
 
+  /** A task's curves on a card: no axes, only shapes. Rows of the best within noise stand out. */
+  function sketch(found, task, width) {
+    const points = found.lines.flatMap((line) => line.x.map((x, k) => ({ row: line.row, x, y: line.y[k] })));
+    const ends = found.lines.map((line) => line.x.at(-1)).filter((x) => x > 0);
+    const logX = ends.length > 0 && d3.max(ends) / d3.min(ends) >= 8;
+    const usable = points.filter((p) => (!logX || p.x > 0) && (!task.logarithmic || p.y > 0));
+    const best = (p) => task.rows[p.row].best;
+    const paint = (p) => colour(task.rows[p.row].method);
+    return Plot.plot({
+      width, height: 118, margin: 6,
+      style: { background: "none", color: "inherit" },
+      x: { type: logX ? "log" : "linear", axis: null },
+      y: { type: task.logarithmic ? "log" : "linear", axis: null },
+      marks: [
+        task.target === null ? null : Plot.ruleY([task.target], { strokeDasharray: "1,3", strokeOpacity: 0.7 }),
+        Plot.line(usable.filter((p) => !best(p)), { x: "x", y: "y", z: "row", stroke: paint, strokeWidth: 1.1, strokeOpacity: 0.6 }),
+        Plot.line(usable.filter(best), { x: "x", y: "y", z: "row", stroke: paint, strokeWidth: 2 }),
+      ],
+    });
+  }
+
   /** Whether an axis wants logarithms: the ends of the lines differ eightfold. */
   function decades(lines) {
     const ends = lines.map((line) => line.x.at(-1)).filter((x) => x > 0);
     return ends.length > 0 && d3.max(ends) / d3.min(ends) >= 8;
   }
 
-  Object.assign(curvebench, { curves, decades });
+  Object.assign(curvebench, { curves, decades, sketch });
 })();

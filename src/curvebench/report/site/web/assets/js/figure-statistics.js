@@ -1,18 +1,18 @@
 // Ranks with their intervals, performance profiles with bands, expected best of k.
 "use strict";
 (() => {
-  const { h, colour, marker, dash, plotStyle, number, AXES } = curvebench;
+  const { h, colour, marker, dash, plotStyle, number, AXES, tickText } = curvebench;
   const short = (text, most) => (text.length > most ? `${text.slice(0, most - 1)}…` : text);
 
   /** A dot per row at its rank and the interval that holds 95 % of its ranks. `names`: row -> {method, label, ...}. */
   function ranks(axis, names, width) {
-    const room = Math.min(230, Math.max(120, width * 0.33));
+    const room = Math.min(260, Math.max(130, width * 0.36));
     const key = (place) => String(place.row);
-    const called = new Map(axis.places.map((p) => [key(p), short(`${names(p.row).label} (${names(p.row).framework})`, Math.floor(room / 6.6))]));
+    const called = new Map(axis.places.map((p) => [key(p), short(`${names(p.row).label} (${names(p.row).framework})`, Math.floor(room / 7.2))]));
     const paint = (place) => colour(names(place.row).method);
     return Plot.plot({
       ...plotStyle(width, 56 + 21 * axis.places.length, room),
-      x: { label: "rank, 1 the best →", domain: [0.5, axis.places.length + 0.5], ticks: Math.min(axis.places.length, 12), tickFormat: "d", grid: true },
+      x: { label: "rank, 1 the best →", domain: [0.5, axis.places.length + 0.5], ticks: Math.min(axis.places.length, 12, Math.floor((width - room) / 32)), tickFormat: "d", grid: true },
       y: { type: "point", label: null, domain: axis.places.map(key), tickFormat: (row) => called.get(row), tickSize: 0, padding: 0.6 },
       marks: [
         Plot.ruleY(axis.places, { y: key, x1: "low", x2: "high", stroke: paint, strokeWidth: 3, strokeOpacity: 0.45, strokeLinecap: "round" }),
@@ -57,7 +57,7 @@
   }
 
   /** Expected best metric of k trials against k, or against the seconds that they cost. */
-  function bestOfK(tuning, against, hidden, width) {
+  function bestOfK(tuning, against, hidden, bands, width) {
     const points = tuning.pools
       .filter((pool) => !hidden.has(`${pool.method} ${pool.framework}`))
       .flatMap((pool) =>
@@ -68,15 +68,15 @@
     const paint = (point) => colour(point.pool.method);
     return Plot.plot({
       ...plotStyle(width, Math.max(280, Math.min(400, width * 0.45))),
-      x: { type: against === "seconds" ? "log" : "linear", label: against === "k" ? "trials k →" : "expected seconds of tuning →" },
-      y: { type: tuning.geometric ? "log" : "linear", label: `↑ expected best ${tuning.metric_label}`, grid: true },
+      x: { type: against === "seconds" ? "log" : "linear", label: against === "k" ? "trials k →" : "expected seconds of tuning →", tickFormat: tickText("k", against === "seconds"), ...(against === "k" ? { interval: 1, ticks: 10 } : {}) },
+      y: { type: tuning.geometric ? "log" : "linear", label: `↑ expected best ${tuning.metric_label}`, grid: true, tickFormat: tickText("metric", tuning.geometric) },
       marks: [
-        Plot.areaY(points, { x: against, y1: "low", y2: "high", z: "key", fill: paint, fillOpacity: 0.1 }),
+        bands ? Plot.areaY(points, { x: against, y1: "low", y2: "high", z: "key", fill: paint, fillOpacity: 0.1 }) : null,
         Plot.line(points, { x: against, y: "value", z: "key", stroke: paint, strokeWidth: 1.6 }),
         Plot.dot(points, { x: against, y: "value", fill: paint, symbol: (p) => marker(p.pool.method), r: 3.4, stroke: "var(--page)", strokeWidth: 0.7 }),
         Plot.tip(points, Plot.pointer({
           x: against, y: "value", fill: "var(--page)", stroke: "var(--line)",
-          title: (p) => `${p.pool.method}, tuned in ${p.pool.framework}\nbest of ${p.k}: ${number(p.value)}\n95 %: ${number(p.low)} to ${number(p.high)}`,
+          title: (p) => `${curvebench.method(p.pool.method)?.title ?? p.pool.method}, tuned in ${p.pool.framework}\nbest of ${p.k}: ${number(p.value)}\n95 %: ${number(p.low)} to ${number(p.high)}`,
         })),
       ],
     });

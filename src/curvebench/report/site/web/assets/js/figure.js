@@ -50,7 +50,7 @@
     marginLeft: left,
     marginRight: 18,
     marginTop: 22,
-    marginBottom: 40,
+    marginBottom: 46,
     style: { background: "none", color: "inherit", fontSize: "12px", fontFamily: "inherit", overflow: "visible" },
   });
 

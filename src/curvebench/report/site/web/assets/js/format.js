@@ -35,6 +35,17 @@
   /** A number on an axis. */
   const onAxis = (axis, value) => (axis === "bytes" ? bytes(value) : number(value));
 
+  /** The number under a tick, short: 0.001, 20, 1e-6, 64 MiB. On a logarithmic axis powers of ten alone have one. */
+  function tickText(axis, logarithmic) {
+    return (value) => {
+      const power = Math.log10(Math.abs(value));
+      if (logarithmic && axis !== "bytes" && Math.abs(power - Math.round(power)) > 1e-6) return "";
+      if (axis === "bytes") return bytes(value).replace(/\.0+ /, " ");
+      if (value === 0) return "0";
+      return power <= -4 || power >= 6 ? value.toExponential().replace("e+", "e") : String(Number(value.toPrecision(6)));
+    };
+  }
+
   /** A status with its own sign, so that colour is not the only one. */
   function status(name, count) {
     const words = name.replaceAll("_", " ");
@@ -65,5 +76,5 @@
     return h("dl.facts", null, ...shown.flatMap(([name, value]) => [h("dt", null, name), h("dd", null, value)]));
   }
 
-  Object.assign(curvebench, { AXES, STATUSES, number, bytes, onAxis, status, plural, prose, notes, facts });
+  Object.assign(curvebench, { AXES, STATUSES, number, bytes, onAxis, tickText, status, plural, prose, notes, facts });
 })();

@@ -44,9 +44,26 @@
         ]),
         h("h2", null, "On every task"),
         results(found, rows),
+        h("h2", null, "Hyperparameters"),
+        settings(found, rows),
       ];
     },
   };
+
+  /** What it was run with. */
+  function settings(found, rows) {
+    const names = [...new Set(rows.flatMap(({ row }) => Object.keys(row.hyperparameters)))];
+    const columns = [
+      { id: "task", header: "task", value: (e) => e.task.title },
+      { id: "framework", header: "framework", value: (e) => e.row.framework },
+      { id: "source", header: "from", value: (e) => e.row.source },
+      ...names.map((name) => {
+        const numeric = rows.every(({ row }) => ["number", "undefined"].includes(typeof row.hyperparameters[name]));
+        return { id: name, header: name, numeric, value: (e) => e.row.hyperparameters[name], cell: (e) => String(e.row.hyperparameters[name] ?? "–") };
+      }),
+    ];
+    return table(columns, rows, { caption: `Hyperparameters of ${found.title}`, name: `hyperparameters-${found.name}`, prefix: "settings.", search: false }).element;
+  }
 
   /** A line per task, framework and setting. */
   function results(found, rows) {
@@ -64,7 +81,6 @@
       cost("seconds", "seconds to target"), cost("step", "steps to target"), cost("oracle_calls", "oracle calls to target"),
       cost("gradient_equivalents", "gradient-equivalents to target"), cost("step_ms", "ms per step"), cost("memory_mib", "peak MiB"),
       { id: "status", header: "status", value: (e) => Object.keys(e.row.statuses).join(", "), cell: (e) => Object.entries(e.row.statuses).map(([name, count]) => status(name, count)) },
-      { id: "source", header: "hyperparameters", value: (e) => `${e.row.source}: ${Object.entries(e.row.hyperparameters).map(([k, v]) => `${k} = ${v}`).join(", ")}`, wide: true },
     ];
     return table(columns, rows, { caption: `${found.title} on every task`, name: `method-${found.name}` }).element;
   }

@@ -1,7 +1,9 @@
 // The first page: what was compared, on what, how often, what may be concluded, and every method on every task.
 "use strict";
 (() => {
-  const { h, get, href, plural, status, swatch, table, radios, notes, STATUSES } = curvebench;
+  const { h, get, need, href, sketch, plural, status, swatch, table, radios, notes, STATUSES } = curvebench;
+
+  const CARDS = 8;
 
   curvebench.pages.overview = {
     title: "Overview",
@@ -13,14 +15,15 @@
         h("p.lead", null, summary.lead),
         h("p.quiet", null, summary.measured),
         statuses(summary),
-        h("div.columns", null,
+        h("div.columns.two", null,
           h("section.card", null, h("h2", null, "What may be concluded"), list(summary.conclusions)),
           h("section.card", null, h("h2", null, "What to keep in mind"),
             list([...summary.caveats, "Bold is everything within noise of the best, not one winner."]), verdicts(report))),
+        h("h2", null, "Tasks"),
+        tasks(report, CARDS),
+        report.tasks.length > CARDS ? h("p", null, h("a", { href: href("tasks") }, `All ${report.tasks.length} tables`)) : null,
         h("h2", { id: "methods" }, "Every method on every task"),
         matrix(report),
-        h("h2", null, "Tasks"),
-        tasks(report),
       ];
     },
   };
@@ -64,7 +67,7 @@
       const columns = [
         { id: "method", header: "method", value: (e) => e.title, text: (e) => `${e.title} ${e.method}`, cell: (e) => [swatch(e.method, e.framework), h("a", { href: href("method", e.method) }, e.title)] },
         { id: "framework", header: "framework", value: (e) => e.framework, filter: true },
-        { id: "family", header: "family", value: (e) => e.family, filter: true },
+        { id: "family", header: "family", value: (e) => e.family, filter: true, hidden: true },
         ...report.tasks.map((task) => ({
           id: task.id, header: task.title, numeric: true, title: measure === "final" ? task.metric_label : `${measure} to ${task.metric_label} ${task.target}`,
           value: (e) => e.at.get(task.id)?.row.estimates[measure]?.mean,
@@ -85,12 +88,23 @@
       notes(["Final metric: bold is within noise of the best. Costs to the target: bold is a rank interval that holds 1. ≥ means that some runs missed the target, > that all did."], "How to read it"));
   }
 
-  /** A card per table. */
-  function tasks(report) {
-    return h("ul.cards", null, ...report.tasks.map((task) => {
+  /** A card per table, with its curves small. */
+  function tasks(report, most) {
+    const shown = report.tasks.slice(0, most);
+    const places = new Map(shown.map((task) => [task.id, h("div.sketch", { "aria-hidden": "true" })]));
+    const draw = async () => {
+      const sketches = await need("sketches");
+      for (const task of shown) {
+        if (sketches[task.id]) places.get(task.id).replaceChildren(sketch(sketches[task.id], task, 300));
+      }
+    };
+    setTimeout(draw); // after the words are on the page
+    document.addEventListener("themechange", () => [...places.values()].some((place) => place.isConnected) && draw());
+    return h("ul.cards", null, ...shown.map((task) => {
       const best = task.rows.filter((row) => row.best);
       return h("li.card", null,
         h("h3", null, h("a", { href: href("task", task.id) }, task.title)),
+        places.get(task.id),
         h("p.quiet", null, task.heading),
         h("p", null, ...best.slice(0, 4).flatMap((row) => [h("span.chip", null, swatch(row.method, row.framework), `${row.label} (${row.framework})`), " "]),
           best.length > 4 ? `and ${best.length - 4} more within noise of the best` : best.length ? "" : "no row to call best"));

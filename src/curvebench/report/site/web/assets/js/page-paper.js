@@ -15,14 +15,15 @@
       const measured = (paper) => Object.entries(paper.counts).reduce((sum, [word, count]) => sum + (word === "not run" ? 0 : count), 0);
       const total = (paper) => Object.values(paper.counts).reduce((sum, count) => sum + count, 0);
       const count = (paper, group) => Object.entries(paper.counts).reduce((sum, [word, n]) => sum + (kind(word) === group ? n : 0), 0);
+      const quietZero = (value) => (value ? String(value) : h("span.quiet", null, "0"));
       const columns = [
         { id: "paper", header: "paper", value: (p) => p.title, text: (p) => `${p.title} ${p.id} ${p.authors ?? ""} ${p.methods.join(" ")}`, wide: true, cell: (p) => h("a", { href: href("paper", p.id) }, p.title) },
         { id: "year", header: "year", numeric: true, value: (p) => p.year },
         { id: "total", header: "numbers and claims", numeric: true, value: total },
-        { id: "measured", header: "judged", numeric: true, value: measured },
-        { id: "good", header: "reproduced or consistent", numeric: true, value: (p) => count(p, "good") },
-        { id: "bad", header: "not reproduced or inconsistent", numeric: true, value: (p) => count(p, "bad") },
-        { id: "open", header: "open", numeric: true, title: "partly, or cannot tell", value: (p) => count(p, "open") },
+        { id: "measured", header: "judged", numeric: true, value: measured, cell: (p) => quietZero(measured(p)) },
+        { id: "good", header: "reproduced or consistent", numeric: true, value: (p) => count(p, "good"), cell: (p) => quietZero(count(p, "good")) },
+        { id: "bad", header: "not reproduced or inconsistent", numeric: true, value: (p) => count(p, "bad"), cell: (p) => quietZero(count(p, "bad")) },
+        { id: "open", header: "open", numeric: true, title: "partly, or cannot tell", value: (p) => count(p, "open"), cell: (p) => quietZero(count(p, "open")) },
       ];
       return [h("h1", null, "Papers"),
         h("p.lead", null, `${plural(papers.length, "paper")}, each number and claim next to what the records say. Verdicts are computed; none is typed by hand.`),
@@ -80,7 +81,7 @@
     const across = [...new Set(cells.map((cell) => cell.column))];
     const rows = [...new Set(cells.map((cell) => cell.row))];
     const at = new Map(cells.map((cell) => [`${cell.row}\n${cell.column}`, cell.reported_text]));
-    return h("div.frame", { role: "region", tabindex: "0", "aria-label": one.title }, h("table.data", null,
+    return h("div.frame", { role: "region", tabindex: "0", "aria-label": one.title }, h("table.data.narrow", null,
       h("caption", null, `${one.place}, as reported`),
       h("thead", null, h("tr", null, h("td"), ...across.map((column) => h("th.number", { scope: "col" }, column)))),
       h("tbody", null, ...rows.map((row) => h("tr", null, h("th", { scope: "row" }, row), ...across.map((column) => h("td.number", null, at.get(`${row}\n${column}`) ?? "")))))));

@@ -105,16 +105,17 @@
     const shown = ["metric", "loss", "test"].filter((what) => curve[what].some((value) => value !== null));
     if (!axes.length || !shown.length) return h("p.empty", null, "It ended before its first evaluation: there is no curve.");
     const state = {};
+    const of = get("report").tasks.find((task) => task.id === run.task);
     const axis = radios("Against", "axis", axes.map((id) => [id, AXES[id]]), (id) => redraw("axis", id));
     const what = radios("Show", "show", shown.map((id) => [id, id]), (id) => redraw("what", id));
-    const log = tick("log scale", "logy", (on) => redraw("log", on), get("report").tasks.find((task) => task.id === run.task)?.logarithmic);
+    const log = tick("log scale", "logy", (on) => redraw("log", on), of.logarithmic);
     Object.assign(state, { axis: axis.value, what: what.value, log: log.value });
     const drawn = figure((width) => {
       const points = curve[state.axis].map((x, k) => ({ x, y: curve[state.what][k] })).filter((p) => p.x !== null && p.y !== null && (!state.log || p.y > 0));
       return Plot.plot({
         ...plotStyle(width, Math.max(260, Math.min(380, width * 0.45))),
-        x: { label: `${AXES[state.axis]} →`, tickFormat: "~s" },
-        y: { type: state.log ? "log" : "linear", label: `↑ ${state.what}`, grid: true },
+        x: { label: `${AXES[state.axis]} →`, tickFormat: curvebench.tickText(state.axis, false), ticks: Math.max(3, Math.round(width / 120)) },
+        y: { type: state.log ? "log" : "linear", label: `↑ ${state.what === "metric" ? of.metric_label : state.what}`, grid: true, tickFormat: curvebench.tickText("metric", state.log) },
         marks: [
           Plot.line(points, { x: "x", y: "y", stroke: colour(run.method), strokeWidth: 1.8 }),
           Plot.dot(points, { x: "x", y: "y", fill: colour(run.method), symbol: curvebench.marker(run.method), r: 3 }),

@@ -81,7 +81,7 @@
       change(choice.value);
       return [h("h1", null, "Across tasks"),
         h("p.lead", null, `Performance profiles over ${found[0].tasks.length} tasks with a target: one score per method, with its doubt.`),
-        h("div.controls", null, choice.element, bands.element), drawn.element, legendPlace, h("h2", null, "Scores"), tablePlace];
+        h("div.controls", null, choice.element, bands.element), h("div.beside", null, drawn.element, legendPlace), h("h2", null, "Scores"), tablePlace];
     },
   };
 
@@ -110,7 +110,7 @@
       const hidden = new Set();
       let tuning = null;
       let against = "k";
-      const drawn = figure((width) => bestOfK(tuning, against, hidden, width), {
+      const drawn = figure((width) => bestOfK(tuning, against, hidden, bands.element.querySelector("input").checked, width), {
         caption: "Expected best of k trials drawn from the stored pool without replacement, exact; the band draws the pool again.",
         label: () => `Expected best ${tuning.metric_label} of k trials on ${tuning.title}`,
         name: "best-of-k",
@@ -118,9 +118,10 @@
       const change = (task) => {
         tuning = byTask.get(task);
         said.textContent = `A trial that failed leaves one with ${number(tuning.worst)}, the worst end of any pool here.`;
-        legendPlace.replaceChildren(legend(tuning.pools.map((pool) => ({ key: `${pool.method} ${pool.framework}`, sample: swatch(pool.method), text: `${pool.method}, ${pool.trials} trials in ${pool.framework}, ${pool.failed} failed` })), hidden, drawn.refresh));
+        legendPlace.replaceChildren(legend(tuning.pools.map((pool) => ({ key: `${pool.method} ${pool.framework}`, sample: swatch(pool.method), text: `${curvebench.method(pool.method)?.title ?? pool.method}: ${pool.trials} trials in ${pool.framework}, ${pool.failed} failed` })), hidden, drawn.refresh));
         drawn.refresh();
       };
+      const bands = tick("bands", "bands", () => drawn.refresh(), found[0].pools.length <= 5);
       const tasks = radios("Task", "task", found.map((one) => [one.task, one.title]), change);
       const axis = radios("Against", "axis", [["k", "trials"], ["seconds", "seconds of tuning"]], (value) => {
         against = value;
@@ -128,7 +129,7 @@
       });
       against = axis.value;
       change(tasks.value);
-      return [h("h1", null, "Best of k"), h("p.lead", null, "What tuning with k trials buys each method."), h("div.controls", null, tasks.element, axis.element), drawn.element, legendPlace, said];
+      return [h("h1", null, "Best of k"), h("p.lead", null, "What tuning with k trials buys each method."), h("div.controls", null, tasks.element, axis.element, bands.element), h("div.beside", null, drawn.element, legendPlace), said];
     },
   };
 })();

@@ -85,7 +85,7 @@
       drawn.refresh();
     };
     const element = h("section.drawing", { "aria-label": "Learning curves" },
-      h("div.controls", null, axisRadios.element, h("label.tick", null, logX, `log axis`), logY.element, bands.element), drawn.element, legendPlace);
+      h("div.controls", null, axisRadios.element, h("label.tick", null, logX, `log axis`), logY.element, bands.element), h("div.beside", null, drawn.element, legendPlace));
     return { element, refresh };
   }
 
@@ -100,7 +100,7 @@
     const columns = [
       { id: "method", header: "method", value: (r) => r.label, text: (r) => `${r.label} ${r.method} ${r.family}`, cell: (r) => [swatch(r.method, r.framework), h("a", { href: href("method", r.method) }, r.label)] },
       { id: "framework", header: "framework", value: (r) => r.framework, filter: true },
-      { id: "family", header: "family", value: (r) => r.family, filter: true },
+      { id: "family", header: "family", value: (r) => r.family, filter: true, hidden: true },
       ...task.columns.map((column) => ({
         id: column.id, header: column.heading, numeric: true,
         value: (r) => r.estimates[column.id]?.mean,

@@ -7,8 +7,9 @@
   /**
    * A table with its controls.
    *
-   * columns: {id, header, value(row), cell?(row), numeric?, filter?, text?(row), wide?}; `value` is what is sorted and
-   *   exported, null where there is none; `filter` adds a choice of its values; `cell` is an element or text.
+   * columns: {id, header, value(row), cell?(row), numeric?, filter?, text?(row), wide?, hidden?}; `value` is what is sorted and
+   *   exported, null where there is none; `filter` adds a choice of its values; a `hidden`
+   *   column is only chosen by and exported; `cell` is an element or text.
    * options: caption, name (of the exported file), prefix (of its parameters in the address), sort ([id, descending]),
    *   onRows(rows) after every change, label(row) for the row's heading column, search (false: no box).
    */
@@ -37,12 +38,13 @@
     });
 
     const caption = h("caption", null, options.caption);
-    const heads = columns.map((column) => heading(column, () => turn(column.id)));
+    const visible = columns.filter((column) => !column.hidden);
+    const heads = visible.map((column) => heading(column, () => turn(column.id)));
     const body = h("tbody");
     const element = h("table.data", null, caption, h("thead", null, h("tr", null, ...heads)), body);
     const frame = h("div.frame", { role: "region", tabindex: "0", "aria-label": options.caption }, element);
     const count = h("span.count");
-    const view = curvebench.rowWindow(frame, element, body, (row, place) => line(columns, row, place));
+    const view = curvebench.rowWindow(frame, element, body, (row, place) => line(visible, row, place));
     let shown = [];
 
     function turn(id) {
@@ -66,7 +68,7 @@
         },
       }));
       shown = model.getRowModel().rows.map((row) => row.original);
-      columns.forEach((column, k) => {
+      visible.forEach((column, k) => {
         const [now] = state.sorting;
         const way = now?.id === column.id ? (now.desc ? "descending" : "ascending") : "none";
         heads[k].setAttribute("aria-sort", way);
