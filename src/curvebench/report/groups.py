@@ -11,6 +11,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TypeAlias
 
 from curvebench.cards import StudyCard
@@ -65,12 +66,12 @@ class Group:
     rows: tuple[Row, ...]
     left_out: int = 0
 
-    @property
+    @cached_property
     def records(self) -> tuple[Record, ...]:
         """All records of all rows."""
         return tuple(record for row in self.rows for record in row.records)
 
-    @property
+    @cached_property
     def newest(self) -> Record:
         """The record that started last: it has the latest titles and labels."""
         return max(self.records, key=lambda r: (r.provenance.started, r.name))

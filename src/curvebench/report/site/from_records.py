@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 
 from curvebench import cards
 from curvebench.errors import CurvebenchError
@@ -159,7 +159,7 @@ def digits(values: FloatArray) -> list[float]:
 
 def raw_curve(record: Record) -> Json:
     """The evaluations of one run with every number, bytes moved among them where the step's were counted."""
-    out: Json = {name: list(values) for name, values in asdict(record.curve).items()}
+    out: Json = {f.name: list(getattr(record.curve, f.name)) for f in fields(record.curve)}
     if record.work is not None:
         out["bytes"] = [step * record.work.step.bytes for step in record.curve.step]
     return out
