@@ -40,6 +40,7 @@ TRUTH: dict[str, tuple[np.ndarray, np.ndarray, Callable[[Any, Any], Any]]] = {
         OUTPUTS, LABELS, lambda o, y: np.mean(np.log(np.exp(o).sum(1)) - o[np.arange(N), y])
     ),
     "log-sum-exp": (OUTPUTS, REAL, lambda o, y: np.mean(np.log(np.exp(o - y).sum(1)))),
+    "poisson": (OUTPUTS, SHARES, lambda o, y: np.mean(np.sum(np.exp(o) - y * o, axis=1))),
     "mean": (OUTPUTS[:, 0], REAL[:, 0], lambda o, y: np.mean(o)),
     "entropic": (OUTPUTS[:, 0], REAL[:, 0], lambda o, y: np.log(np.mean(np.exp(o - y)))),
 }  # fmt: skip

@@ -42,6 +42,11 @@ def bernoulli(outputs: Array, targets: Array) -> Array:
     return (jax.nn.softplus(outputs) - targets * outputs).sum() / len(outputs)
 
 
+def poisson(outputs: Array, targets: Array) -> Array:
+    """``mean_i sum_j exp(o_ij) - y_ij o_ij``."""
+    return (jnp.exp(outputs) - targets * outputs).sum() / len(outputs)
+
+
 def cross_entropy(outputs: Array, targets: Array) -> Array:
     """``mean -log softmax(o)_y`` over all integer labels, one or several a sample."""
     logits = jax.nn.log_softmax(outputs)
@@ -73,6 +78,7 @@ CRITERIA: dict[str, Callable[[Array, Array], Array]] = {
     "bernoulli": bernoulli,
     "cross-entropy": cross_entropy,
     "log-sum-exp": log_sum_exp,
+    "poisson": poisson,
     "mean": mean,
     "entropic": entropic,
 }

@@ -45,6 +45,11 @@ def bernoulli(outputs: Tensor, targets: Tensor) -> Tensor:
     return -(F.logsigmoid(-outputs) + targets * outputs).sum() / len(outputs)
 
 
+def poisson(outputs: Tensor, targets: Tensor) -> Tensor:
+    """``mean_i sum_j exp(o_ij) - y_ij o_ij`` for logarithms of intensities."""
+    return (outputs.exp() - targets * outputs).sum() / len(outputs)
+
+
 def cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
     """``mean -log softmax(o)_y`` over all integer labels, one or several a sample: ``[batch, ..., classes]``."""
     return F.cross_entropy(outputs, targets) if outputs.ndim == 2 else _by_label(outputs, targets)
@@ -78,6 +83,7 @@ CRITERIA: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "bernoulli": bernoulli,
     "cross-entropy": cross_entropy,
     "log-sum-exp": log_sum_exp,
+    "poisson": poisson,
     "mean": mean,
     "entropic": entropic,
 }

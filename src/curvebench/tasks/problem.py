@@ -34,6 +34,7 @@ LIKELIHOODS = {
     "bernoulli": "bernoulli",
     "cross-entropy": "categorical",
     "log-sum-exp": "none",
+    "poisson": "none",
     "mean": "none",
     "entropic": "none",
 }
