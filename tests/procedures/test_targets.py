@@ -97,7 +97,7 @@ def test_a_target_is_put_on_the_card_with_the_file_it_came_from(tmp_path: Path, 
     assert after.at(scale).target == 0.5  # type: ignore[attr-defined]
     other = {"quick": "standard", "standard": "quick"}[scale]
     assert after.at(other) == before.at(other)  # type: ignore[attr-defined]
-    assert card.read_text().count(f"# target: results/targets/quadratic-aligned-{scale}.json") == 1
+    assert card.read_text().count(f'target_source = "procedure: results/targets/quadratic-aligned-{scale}.json"') == 1
     card.write_text(card.read_text().replace("target = 0.5", ""))
     with pytest.raises(CurvebenchError, match=rf"no line 'target = ...' under \[scales.{scale}\]"):
         targets.state(card, {"scale": scale, "target": 1.0}, Path("x.json"))
@@ -129,3 +129,29 @@ def test_a_card_states_the_target_that_was_found(path: Path) -> None:
     value = max(held["median"], targets.FLOOR) if content["metric"] == "gap" else held["median"]
     assert targets.rounded(value, card.metric.direction) == content["target"]
     assert f"results/targets/{path.name}" in cards.path_of("tasks", card.name).read_text()
+
+
+def test_every_target_says_what_set_it() -> None:
+    """So that nobody takes a target that somebody wrote down for one that was measured."""
+    found = {(name, scale): cards.task(name).target_source(scale)
+             for name in cards.names("tasks") for scale in cards.task(name).scales}  # fmt: skip
+    procedures = {key for key, said in found.items() if said.startswith("procedure: ")}
+    assert {f"{task}-{scale}.json" for task, scale in procedures} == {path.name for path in STORED}
+    for (task, scale), said in found.items():
+        if said.startswith("procedure: "):
+            assert said == f"procedure: results/targets/{task}-{scale}.json"
+        elif said.startswith("optimum gap: "):
+            assert cards.task(task).optimum is not None
+        else:
+            assert said.startswith(("literature: ", f"provisional: by hand; `curvebench targets {task} --scale"))
+    shown = CliRunner().invoke(cli, ["show", "task", "sst-2-bert-tiny"]).output
+    assert "provisional: by hand" in shown
+
+
+def test_the_source_of_a_target_does_not_make_another_run() -> None:
+    from dataclasses import replace
+
+    card = cards.task("chebyshev-chain")
+    quick = replace(card.scales["quick"], target_source="literature: a toy")
+    assert replace(card, scales={**card.scales, "quick": quick}).digest == card.digest
+    assert replace(card, scales={**card.scales, "quick": replace(quick, target=0.5)}).digest != card.digest

@@ -85,6 +85,10 @@ class Card:
         return out
 
 
+REMARK = {"remark": True}
+"""Metadata of a field that is no part of the digest."""
+
+
 def _fields(value: Any) -> list[dataclasses.Field[Any]]:
     return [field for field in dataclasses.fields(value) if field.name != "path" or not isinstance(value, Card)]
 
@@ -96,9 +100,12 @@ def _is_default(field: dataclasses.Field[Any], value: object) -> bool:
 
 
 def _content(value: Any) -> Any:
-    """``value`` without fields at their defaults, so that a new optional key does not change old digests."""
+    """``value`` without fields at their defaults, so that a new optional key does not change old digests.
+
+    Nor do fields marked as :data:`REMARK`, which say where a number comes from and decide no run.
+    """
     if dataclasses.is_dataclass(value):
-        present = [(field, getattr(value, field.name)) for field in _fields(value)]
+        present = [(field, getattr(value, field.name)) for field in _fields(value) if field.metadata != REMARK]
         return {field.name: _content(item) for field, item in present if not _is_default(field, item)}
     if isinstance(value, Mapping):
         return {str(key): _content(item) for key, item in value.items()}

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from curvebench.cards.base import MODULE, STRICT, Card, Count, Name, Option, Problem, Seconds, Text, table
+from curvebench.cards.base import MODULE, REMARK, STRICT, Card, Count, Name, Option, Problem, Seconds, Text, table
 from curvebench.cards.rate_schedule import RateSchedule
 from curvebench.errors import CardError, did_you_mean
 from curvebench.spec import Budget, Query
@@ -55,6 +55,7 @@ class TaskScale:
         batch: samples per step, or ``"full"``.
         evaluate_every: steps between evaluations.
         target: value of the metric that counts as reached.
+        target_source: what set the target, where it is not what :meth:`TaskCard.target_source` says without it.
         schedule: of the learning rate; constant unless stated.
         options: handed to the task's module; :meth:`TaskCard.at` merges the card's own options into them.
     """
@@ -67,6 +68,9 @@ class TaskScale:
     batch: Annotated[Count | Literal["full"], Field(description="samples per step, or 'full'")]
     evaluate_every: Annotated[Count, Field(description="steps between evaluations")]
     target: Annotated[float, Field(description="value of the metric that counts as reached")]
+    target_source: Annotated[
+        Text | None, Field(description="what set the target: 'procedure: FILE', or 'literature: WHERE'")
+    ] = field(default=None, metadata=REMARK)
     schedule: Annotated[RateSchedule, Field(description="of the learning rate, over the budget's steps")] = CONSTANT
     options: Annotated[Mapping[str, Option], Field(description="override [options] at this scale")] = field(
         default_factory=dict
@@ -123,6 +127,19 @@ class TaskCard(Card):
             raise CardError(f"{self.name}: no scale {scale!r}{did_you_mean(scale, self.scales)}")
         found = self.scales[scale]  # type: ignore[index]  # membership was checked above
         return replace(found, options={**self.options, **found.options})
+
+    def target_source(self, scale: str) -> str:
+        """What set a scale's target: the procedure, the known minimum, the literature, or a hand for the time being.
+
+        Raises:
+            CardError: the task has no such scale.
+        """
+        found = self.at(scale)
+        if found.target_source is not None:
+            return found.target_source
+        if self.metric.name == "gap" and self.optimum is not None:
+            return f"optimum gap: {found.target:g} above the proved minimum, a chosen distance"
+        return f"provisional: by hand; `curvebench targets {self.name} --scale {scale}` would set it"
 
 
 def problems(raw: Mapping[str, Any]) -> Iterator[Problem]:

@@ -5,15 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from curvebench.cards import Card, MethodCard, Search, display
+from curvebench.cards import Card, MethodCard, Search, TaskCard, display
 from curvebench.cli.text import cell, columns, outline
 
 
 def describe(card: Card) -> str:
     """The whole card: a title line, then its content, methods with their hyperparameters as one table."""
     place = f"  ({display(card.path)})" if card.path else ""
-    body = _method(card) if isinstance(card, MethodCard) else outline(_without(card.to_json(), "title"))
+    body = _method(card) if isinstance(card, MethodCard) else outline(_without(_content(card), "title"))
     return f"{card.title}{place}\n\n{body}\n\ndigest  {card.digest}"
+
+
+def _content(card: Card) -> dict[str, Any]:
+    content = card.to_json()
+    if isinstance(card, TaskCard):  # said for every target, on the card or not
+        for scale in content["scales"]:
+            content["scales"][scale]["target_source"] = card.target_source(scale)
+    return content
 
 
 def _without(content: Mapping[str, Any], *keys: str) -> dict[str, Any]:

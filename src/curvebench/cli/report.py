@@ -21,6 +21,7 @@ from curvebench.store import Store
 from curvebench.store.certificate import certificate
 
 if TYPE_CHECKING:
+    from curvebench.report.tables import TaskTable
     from curvebench.store import Record
 
 RESULTS = Path("results")
@@ -83,10 +84,12 @@ def report(
         for place, table in enumerate(made):
             click.echo("", nl=place > 0)
             terminal(table, sys.stdout)
+            click.echo(f"  {target_source(table)}")
             if (order := ranking.ranking(table.group, found)) is not None:
                 click.echo("\n" + ranking.text(order), nl=False)
     else:
-        click.echo("\n".join(render(table, form) for table in made), nl=False)
+        said = [f"- {target_source(table)}\n" if form == "markdown" else "" for table in made]
+        click.echo("\n".join(render(table, form) + note for table, note in zip(made, said, strict=True)), nl=False)
     if not as_json:
         click.echo(f"\n{certificate(out).line}")
     pictures = () if no_figures else ("png", "svg")
@@ -96,6 +99,19 @@ def report(
         folder = out / "report" / f"study-{slug(study)}" if study else out / "report"
         page = site.build(chosen, folder, out / "tuned", study=study)[0]
         click.echo(f"open {page}", err=True)
+
+
+def target_source(table: TaskTable) -> str:
+    """What set the target of a table, as far as the task's card of today still states it."""
+    task, scale = table.group.setting[:2]
+    target = table.group.newest.metric.target
+    if task not in cards.names("tasks") or scale not in (card := cards.task(task)).scales:
+        return "What set the target is not known: the task has no card here."
+    if target is None:
+        return "No target: only the final metric is compared."
+    if card.at(scale).target != target:
+        return f"The target was {target:g}; the card now says {card.at(scale).target:g}."
+    return f"What set the target: {card.target_source(scale)}."
 
 
 def choose(found: Sequence[Record], folder: Path, task: str | None, study: str | None) -> list[Record]:

@@ -164,15 +164,17 @@ def rounded(value: float, direction: str) -> float:
 
 
 def state(card: Path, content: Json, file: Path) -> None:
-    """Put the target on a task's card, with a comment that names the file it came from.
+    """Put the target on a task's card, with the file it came from as its source.
 
     Raises:
         CurvebenchError: the card has no line ``target = ...`` in the scale's table.
         StoreError: the card cannot be written.
     """
     text = card.read_text(encoding="utf-8")
-    pattern = rf"(?m)^(\[scales\.{content['scale']}\]\n(?:(?!\[)[^\n]*\n)*?)(?:# target: [^\n]*\n)?target = [^\n]*$"
-    line = f"# target: results/targets/{file.name}\ntarget = {content['target']!r}"
+    pattern = (
+        rf"(?m)^(\[scales\.{content['scale']}\]\n(?:(?!\[)[^\n]*\n)*?)target = [^\n]*(?:\ntarget_source = [^\n]*)?$"
+    )
+    line = f'target = {content["target"]!r}\ntarget_source = "procedure: results/targets/{file.name}"'
     edited, count = re.subn(pattern, lambda found: found[1] + line, text, count=1)
     if not count:
         raise CurvebenchError(f"{card.name}: no line 'target = ...' under [scales.{content['scale']}]")
