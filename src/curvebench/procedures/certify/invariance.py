@@ -14,6 +14,7 @@ from curvebench.procedures.certify.statement import Measured, Statement
 
 CERTIFIED = (
     "least-squares-ill", "logistic-breast-cancer", "softmax-digits", "log-sum-exp", "free-features", "relu-certified",
+    "bilevel-ridge", "ridge-diabetes", "transport-assignment", "lqr",
 )  # fmt: skip
 
 
