@@ -11,24 +11,40 @@ Each pulls what it needs from the oracle of the step, which is made inside the j
         updates, state = tx.update(None, state, params, oracle=oracle(lambda p: loss(p, batch), key))
         return optax.apply_updates(params, updates), state
 
+A method that asks for a layer's inputs and output gradients is told the layers: :func:`mkor` shows how.
+
 The state is a plain pytree of arrays: saved and loaded with the parameters it continues with the same bits.
 """
 
 from __future__ import annotations
 
+from curvebench.kernels.geometry import Geometry
 from curvebench.methods.adahessian_jax import adahessian
+from curvebench.methods.ekfac_jax import ekfac
+from curvebench.methods.eva_jax import eva
+from curvebench.methods.kfac_jax import kfac
 from curvebench.methods.lbfgs_jax import lbfgs
 from curvebench.methods.mezo_jax import mezo
 from curvebench.methods.mfac_jax import mfac
+from curvebench.methods.mkor_h_jax import mkor_h
+from curvebench.methods.mkor_jax import mkor
 from curvebench.methods.muon_jax import muon
 from curvebench.methods.sophia_h_jax import sophia_h
+from curvebench.oracle.layers_jax import find_layers
 from curvebench.oracle.standalone_jax import model_oracle, oracle
 
 __all__ = [
+    "Geometry",
     "adahessian",
+    "ekfac",
+    "eva",
+    "find_layers",
+    "kfac",
     "lbfgs",
     "mezo",
     "mfac",
+    "mkor",
+    "mkor_h",
     "model_oracle",
     "muon",
     "oracle",

@@ -51,13 +51,13 @@ class Rule(NamedTuple):
         curvature: ``(oracle, point, state) -> (arrays of all layers, whether they are finite, more)``; where they are
             not, the arrays are the old ones.
         direct: ``(layers' arrays, gradients by leaf name, old more) -> new gradients by leaf name``.
-        more: the first value of the state's ``more``.
+        more: makes the first value of the state's ``more``.
     """
 
     init: Callable[[Layer], dict[str, Array]]
     curvature: Callable[[Any, Any, LayerwiseState], tuple[LayerState, Array, Any]]
     direct: Callable[[LayerState, dict[str, Array], Any], dict[str, Array]]
-    more: Any = ()
+    more: Callable[[], Any] = tuple
 
 
 def chosen(method: str, layers: Layers, skip: Sequence[str], shared: str, loss_reduction: str) -> tuple[Layer, ...]:
@@ -114,9 +114,9 @@ def transformation(
     """
 
     def init(params: Any) -> LayerwiseState:
-        nothing = jnp.zeros((), jnp.int32)
+        step, skipped = jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32)  # no array twice: all are donated
         arrays = {layer.name: rule.init(layer) for layer in layers}
-        return LayerwiseState(nothing, nothing, arrays, base.init(params), rule.more)
+        return LayerwiseState(step, skipped, arrays, base.init(params), rule.more())
 
     def update(
         grads: Any, state: LayerwiseState, params: Any = None, *, oracle: Any, **extra: Any

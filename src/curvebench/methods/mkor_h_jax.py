@@ -108,9 +108,10 @@ def mkor_h(
         )
         return found
 
-    dtype = jnp.result_type(float)
-    nothing = jnp.zeros((), dtype)
-    start = Switch(jnp.full((), -1, jnp.int32), jnp.zeros((), jnp.int32), nothing, nothing, nothing)
+    def start() -> Switch:
+        mean, first, fall = (jnp.zeros((), jnp.result_type(float)) for _ in range(3))
+        return Switch(jnp.full((), -1, jnp.int32), jnp.zeros((), jnp.int32), mean, first, fall)
+
     return transformation(kept, taken, Rule(inner.init, curvature, direct, start))
 
 

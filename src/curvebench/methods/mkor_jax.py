@@ -37,6 +37,16 @@ def mkor(
 ) -> optax.GradientTransformationExtraArgs:
     """MKOR; ``update(None, state, params, oracle=...)`` asks the oracle for the gradient and layer statistics.
 
+    The model says what its layers are: ``y = tap(name, x, y)`` after each, unless ``tap`` is None; a convolution hands
+    its :class:`~curvebench.kernels.geometry.Geometry` too::
+
+        tx = mkor(find_layers(apply, params, x), 0.1, momentum=0.9)
+
+        @partial(jax.jit, donate_argnums=(0, 1))
+        def step(params, state, batch):
+            updates, state = tx.update(None, state, params, oracle=model_oracle(apply, criterion, batch))
+            return optax.apply_updates(params, updates), state
+
     Args:
         layers: what :func:`curvebench.jax.find_layers` found in the model.
         learning_rate: step size of the SGD that is built without ``base``, > 0.
@@ -99,8 +109,8 @@ def mkor_rule(
     def init(layer: Layer) -> dict[str, Array]:
         i, o = layer.sides
         dtype = layer.dtype if factor_dtype is None else factor_dtype
-        flag = jnp.asarray(reset == "identity")
-        return {"JA": jnp.eye(i, dtype=dtype), "JG": jnp.eye(o, dtype=dtype), "reset_A": flag, "reset_G": flag}
+        flags = {f"reset_{side}": jnp.full((), reset == "identity") for side in "AG"}
+        return {"JA": jnp.eye(i, dtype=dtype), "JG": jnp.eye(o, dtype=dtype), **flags}
 
     def vectors(layer: Layer, seen: LayerStatistics) -> tuple[Array, Array]:
         """Mean input ``a [i]`` and mean gradient ``g [o]`` of a sample's loss, averaged over the layer's uses."""
