@@ -208,7 +208,7 @@ def test_ekfac_moments_that_overflow_skip_the_step() -> None:
 # -- in the harness ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["kfac", "ekfac"])
-def test_conformance(name: str) -> None:
-    findings = list(conformance(resolve(name), name, "torch"))
+@pytest.mark.parametrize(("name", "framework"), [("kfac", "torch"), ("ekfac", "torch"), ("kfac", "jax")])
+def test_conformance(name: str, framework: str) -> None:
+    findings = list(conformance(resolve(name), name, framework))
     assert [f for f in findings if not f.holds] == []
