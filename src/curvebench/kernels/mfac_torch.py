@@ -13,39 +13,52 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.linalg.blas import ddot, sdot
 from scipy.linalg.lapack import dposv
 from torch import Tensor
 
 from curvebench.errors import CurvebenchError, HyperparameterError
-from curvebench.kernels.precision_torch import full_precision
+from curvebench.kernels.precision_torch import full_precision, is_full
 
 FORMULAS = ("in-span", "official")
 PIECE = 1 << 17
 """Most columns of the window that one partial product reads: long float32 sums lose digits, short ones cost time."""
-HOST = 96
-"""Rows of a window on the CPU up to which LAPACK is called directly, as it is single-threaded there: torch's calls cost
-more than the arithmetic."""
 SMALL = 1 << 17
 """Numbers in a float32 window up to which its products are float64: there, calls cost more than arithmetic."""
 
 
-_NUMPY = {torch.float32: np.float32, torch.float64: np.float64}
+_DOT = {"f": sdot, "d": ddot}
 
 
 class _Views(NamedTuple):
-    """NumPy arrays on the memory of a window: assigning a row and solving ``m`` equations is cheaper there.
+    """A window on the CPU as NumPy arrays on the same memory, and room for the vectors of ``m`` numbers of a step.
+
+    After a pass over a long window all but its end is out of the cache, the code of the next call too: each call then
+    costs some ten times what it costs otherwise. So a step makes few.
 
     Args:
         gradients: the tensor behind ``rows``.
         store: the tensor behind ``gram``.
         rows: ``G [m, d]``.
         gram: ``S [m, m]``.
+        transposed: ``G' [d, m]``.
+        dots: ``[m]`` in the window's dtype.
+        weights: ``[m]`` in the window's dtype.
+        weights_array: the same memory.
+        small: whether products are float64.
+        pieces: the columns of the window, cut into what one product reads.
     """
 
     gradients: Tensor
     store: Tensor
     rows: NDArray[Any]
     gram: NDArray[np.float64]
+    transposed: Tensor
+    dots: Tensor
+    weights: Tensor
+    weights_array: NDArray[Any]
+    small: bool
+    pieces: tuple[slice, ...]
 
 
 class SlidingWindow:
@@ -125,44 +138,52 @@ class SlidingWindow:
         with full_precision(self.gradients.device):
             return self._direction(out, keep, scale)
 
-    @torch.no_grad()
     def update(
         self, gradient: Tensor, out: Tensor | None = None, *, keep: float = 0.0, scale: float = 1.0
     ) -> Tensor | None:
         """:meth:`push`, then :meth:`direction` into ``out``; None, and nothing has changed, if ``g`` is not finite."""
-        with full_precision(gradient.device):
-            return self._direction(out, keep, scale) if self._push(gradient) else None
+        if not (gradient.requires_grad or (out is not None and out.requires_grad)) and is_full(gradient.device.type):
+            return self._update(gradient, out, keep, scale)  # nothing to switch off: switches are calls too
+        with torch.no_grad(), full_precision(gradient.device):
+            return self._update(gradient, out, keep, scale)
+
+    def _update(self, gradient: Tensor, out: Tensor | None, keep: float, scale: float) -> Tensor | None:
+        return self._direction(out, keep, scale) if self._push(gradient) else None
 
     def _push(self, gradient: Tensor) -> bool:
-        if not math.isfinite(torch.dot(gradient, gradient)):
-            return False  # by Cauchy-Schwarz no product with another row overflows where no square does
+        # By Cauchy-Schwarz no product with another row overflows where no square does.
         if (host := self._host()) is not None:
-            host.rows[self.slot] = gradient.detach().numpy()
+            values = gradient.detach().numpy()
+            if not math.isfinite(_DOT[values.dtype.char](values, values)):
+                return False
+            host.rows[self.slot] = values
             gram: Any = host.gram
-            dots: Any = self._products(gradient).numpy()
+            dots: Any = self._products(gradient, host).numpy()
         else:
+            if not math.isfinite(torch.dot(gradient, gradient)):
+                return False
             self.gradients[self.slot].copy_(gradient)
-            gram, dots = self.gram, self._products(gradient)
+            gram, dots = self.gram, self._products(gradient, None)
         gram[self.slot] = dots
         gram[:, self.slot] = dots
         self.slot = (self.slot + 1) % len(self.gradients)
         return True
 
     def _direction(self, out: Tensor | None, keep: float, scale: float) -> Tensor:
-        m, d = self.gradients.shape
+        m, host = len(self.gradients), self._host()
         newest = (self.slot - 1) % m
         if out is None:
-            out, keep = self.gradients.new_empty(d), 0.0
+            out, keep = self.gradients.new_empty(self.gradients.shape[1]), 0.0
         if self.formula == "official":
             weights = _official_weights(self.gram.to(out.dtype), self.damping, self.gram[newest]).mul_(-scale)
             out = out.mul_(keep) if keep else out.zero_()
             out.add_(self.gradients[newest], alpha=scale / self.damping)
             return out.addmv_(self.gradients.t(), weights)
-        weights = self._column(newest, m * scale)
-        if self._is_small():
+        weights = self._column(newest, m * scale, host)
+        if host.small if host is not None else self._is_small():
             combination = torch.mv(self.gradients.t().double(), weights)
             return out.copy_(combination.add_(out, alpha=keep) if keep else combination)
-        return self._combine(out, weights, keep)
+        return self._combine(out, weights, keep, host)
 
     @torch.no_grad()
     def solve(self, vector: Tensor) -> Tensor:
@@ -171,7 +192,7 @@ class SlidingWindow:
         For a gradient of the window itself :meth:`direction` is exact where this one cancels.
         """
         with full_precision(vector.device):
-            dots = self._products(vector)
+            dots = self._products(vector, host := self._host())
             if self.formula == "official":
                 weights = _official_weights(self.gram.to(vector.dtype), self.damping, dots)
                 return torch.addmv(vector / self.damping, self.gradients.t(), weights, alpha=-1)
@@ -179,23 +200,26 @@ class SlidingWindow:
             if self._is_small():
                 rest = vector - torch.mv(self.gradients.t().double(), weights)
                 return rest.div_(self.damping).to(vector.dtype)
-            return self._combine(vector.clone(), weights.neg_().to(vector.dtype), 1.0).div_(self.damping)
+            return self._combine(vector.clone(), weights.neg_().to(vector.dtype), 1.0, host).div_(self.damping)
 
     def widen(self, dimension: int) -> None:
         """Append parameters: the gradients so far count as zero there."""
         more = dimension - self.gradients.shape[1]
         self.gradients = torch.cat([self.gradients, self.gradients.new_zeros(len(self.gradients), more)], dim=1)
 
-    def _column(self, row: int, factor: float) -> Tensor:
+    def _column(self, row: int, factor: float, host: _Views | None) -> Tensor:
         """``factor (m damping I + S)^-1 e_row [m]``: in the window's dtype, of a small window float64."""
-        dtype = torch.float64 if self._is_small() else self.gradients.dtype
-        if (host := self._host()) is not None:
-            right = np.zeros(len(self.store))
+        if host is not None:
+            right = np.zeros(len(host.gram))
             right[row] = factor
-            return torch.from_numpy(self._solved_on(host, right).astype(_NUMPY[dtype], copy=False))
+            found = self._solved_on(host, right)
+            if host.small:
+                return torch.from_numpy(found)
+            host.weights_array[:] = found
+            return host.weights
         unit = torch.zeros(len(self.store), dtype=torch.float64, device=self.store.device)
         unit[row] = factor
-        return self._solved(unit).to(dtype)
+        return self._solved(unit).to(torch.float64 if self._is_small() else self.gradients.dtype)
 
     def _solved(self, right: Tensor) -> Tensor:
         """``(m damping I + S)^-1 right [m]``, float64."""
@@ -205,16 +229,13 @@ class SlidingWindow:
         return torch.cholesky_solve(right[:, None], factor).squeeze(1)
 
     def _solved_on(self, host: _Views, right: NDArray[np.float64]) -> NDArray[np.float64]:
+        """By LAPACK at once: at all sizes faster than torch's two calls, which also copy."""
         m = len(right)
         shift = m * self.damping
-        shifted = host.gram + _multiple(m, shift)
-        if m <= HOST:
-            _, found, info = dposv(shifted.T, right, overwrite_a=1)
-            if info == 0:
-                return np.asarray(found)
-        factor, info = torch.linalg.cholesky_ex(torch.from_numpy(shifted))
-        if info:
-            factor = cholesky(self.gram, shift, self._eps)
+        _, found, info = dposv((host.gram + _multiple(m, shift)).T, right, overwrite_a=1)
+        if info == 0:
+            return np.asarray(found)
+        factor = cholesky(self.gram, shift, self._eps)
         return np.asarray(torch.cholesky_solve(torch.from_numpy(right[:, None]), factor).numpy()[:, 0])
 
     def _host(self) -> _Views | None:
@@ -224,27 +245,31 @@ class SlidingWindow:
             return views
         if self.store.device.type != "cpu":
             return None
-        self._views = _Views(self.gradients, self.store, self.gradients.numpy(), self.gram.numpy())
+        G, (dots, weights) = self.gradients, self.gradients.new_empty(2, len(self.gradients))
+        self._views = _Views(G, self.store, G.numpy(), self.gram.numpy(), G.t(), dots, weights, weights.numpy(),
+                             self._is_small(), self._pieces())  # fmt: skip
         return self._views
 
     def _is_small(self) -> bool:
         return self.gradients.numel() <= SMALL and self.formula == "in-span"
 
-    def _products(self, vector: Tensor) -> Tensor:
+    def _products(self, vector: Tensor, host: _Views | None) -> Tensor:
         """``G x [m]``: float64, or a single product of the window's dtype; partial sums where one would lose digits."""
-        if self._is_small():
+        if host.small if host is not None else self._is_small():
             return torch.mv(self.gradients.double(), vector.double())
-        if len(pieces := self._pieces()) == 1:
-            return torch.mv(self.gradients, vector)
+        pieces = host.pieces if host is not None else self._pieces()
+        if len(pieces) == 1:
+            return torch.mv(self.gradients, vector, out=host.dots if host is not None else None)
         partial = vector.new_empty(len(pieces), len(self.gradients))
         for row, piece in zip(partial, pieces, strict=True):
             torch.mv(self.gradients[:, piece], vector[piece], out=row)
         return partial.sum(0, dtype=torch.float64)
 
-    def _combine(self, out: Tensor, weights: Tensor, keep: float) -> Tensor:
+    def _combine(self, out: Tensor, weights: Tensor, keep: float, host: _Views | None) -> Tensor:
         """``keep out + G' weights [d]`` in ``out``, from the end: what :meth:`_products` read last is in cache."""
-        transposed = self.gradients.t()
-        if len(pieces := self._pieces()) == 1:
+        transposed = host.transposed if host is not None else self.gradients.t()
+        pieces = host.pieces if host is not None else self._pieces()
+        if len(pieces) == 1:
             return torch.addmv(out, transposed, weights, beta=keep, out=out)
         for piece in reversed(pieces):
             part = out[piece]

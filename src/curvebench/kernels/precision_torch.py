@@ -15,9 +15,14 @@ _NOTHING = nullcontext()
 
 def full_precision(device: torch.device) -> AbstractContextManager[None]:
     """Products of float32 matrices are float32 inside; the process's settings are restored at the end."""
-    if not torch.is_autocast_enabled(device.type) and _is_full(device.type):
+    if is_full(device.type):
         return _NOTHING  # ten times cheaper than setting what is set
     return _changed(device)
+
+
+def is_full(kind: str) -> bool:
+    """Whether products on a device of this type are in full precision as it is."""
+    return not torch.is_autocast_enabled(kind) and _is_full(kind)
 
 
 @cache
