@@ -43,10 +43,13 @@ class _Views(NamedTuple):
         gram: ``S [m, m]``.
         transposed: ``G' [d, m]``.
         dots: ``[m]`` in the window's dtype.
+        dots_array: the same memory.
         weights: ``[m]`` in the window's dtype.
         weights_array: the same memory.
+        right: ``[m]``, float64, zero.
         small: whether products are float64.
         pieces: the columns of the window, cut into what one product reads.
+        direct: whether a product in span is one call.
     """
 
     gradients: Tensor
@@ -55,10 +58,13 @@ class _Views(NamedTuple):
     gram: NDArray[np.float64]
     transposed: Tensor
     dots: Tensor
+    dots_array: NDArray[Any]
     weights: Tensor
     weights_array: NDArray[Any]
+    right: NDArray[np.float64]
     small: bool
     pieces: tuple[slice, ...]
+    direct: bool
 
 
 class SlidingWindow:
@@ -148,7 +154,20 @@ class SlidingWindow:
             return self._update(gradient, out, keep, scale)
 
     def _update(self, gradient: Tensor, out: Tensor | None, keep: float, scale: float) -> Tensor | None:
-        return self._direction(out, keep, scale) if self._push(gradient) else None
+        if out is None or (host := self._host()) is None or not host.direct or gradient.requires_grad:
+            return self._direction(out, keep, scale) if self._push(gradient) else None
+        values, row = gradient.numpy(), self.slot  # the same without a function for each part
+        if not math.isfinite(_DOT[values.dtype.char](values, values)):
+            return None
+        host.rows[row] = values
+        torch.mv(host.gradients, gradient, out=host.dots)
+        host.gram[row] = host.dots_array
+        host.gram[:, row] = host.dots_array
+        self.slot = (row + 1) % len(host.gram)
+        host.right[row] = len(host.gram) * scale
+        host.weights_array[:] = self._solved_on(host, host.right)
+        host.right[row] = 0.0
+        return torch.addmv(out, host.transposed, host.weights, beta=keep, out=out)
 
     def _push(self, gradient: Tensor) -> bool:
         # By Cauchy-Schwarz no product with another row overflows where no square does.
@@ -246,8 +265,11 @@ class SlidingWindow:
         if self.store.device.type != "cpu":
             return None
         G, (dots, weights) = self.gradients, self.gradients.new_empty(2, len(self.gradients))
-        self._views = _Views(G, self.store, G.numpy(), self.gram.numpy(), G.t(), dots, weights, weights.numpy(),
-                             self._is_small(), self._pieces())  # fmt: skip
+        small, pieces = self._is_small(), self._pieces()
+        self._views = _Views(
+            G, self.store, G.numpy(), self.gram.numpy(), G.t(), dots, dots.numpy(), weights, weights.numpy(),
+            np.zeros(len(G)), small, pieces, not small and len(pieces) == 1 and self.formula == "in-span",
+        )  # fmt: skip
         return self._views
 
     def _is_small(self) -> bool:
