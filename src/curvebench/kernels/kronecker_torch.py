@@ -100,7 +100,7 @@ def gram(rows: Tensor) -> Tensor:
     if n < 4 * PANEL or rows.device.type != "cpu":
         return rows.T @ rows
     out = rows.new_empty(n, n)
-    width = max(PANEL, n // 8)
+    width = max(PANEL, n // 4)
     for start in range(0, n, width):
         stop = min(start + width, n)
         torch.mm(rows[:, start:stop].T, rows[:, start:], out=out[start:stop, start:])
