@@ -19,8 +19,8 @@ from curvebench.kernels.team_torch import size, together
 from curvebench.kernels.zeroth_torch import Draw
 
 CHUNK = 65536
-"""Scalars drawn at a time: a multiple of 16, for which torch's CPU draws equal one undivided draw bit for bit, and few
-enough that torch adds them without starting threads."""
+"""Scalars drawn at a time: a multiple of 16, for which torch's CPU draws equal one undivided draw bit for bit; few
+enough for the cache of a core, and so many that threads seldom wait for Python's lock."""
 
 Direction: TypeAlias = Callable[[], Iterable[tuple[Tensor, Tensor]]]
 Piece: TypeAlias = tuple[int, slice | None, tuple[int, ...]]
