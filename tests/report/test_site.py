@@ -81,6 +81,14 @@ def test_vendored_files_have_their_licences_and_are_small() -> None:
     assert sum(p.stat().st_size for p in vendor.iterdir()) < 1_200_000
 
 
+def test_the_site_is_small_without_the_curves_of_runs(made_site: Path) -> None:
+    files = [p for p in made_site.rglob("*") if p.is_file() and p.parent.name != "runs" and p.name != "report.json"]
+    assert sum(p.stat().st_size for p in files) < 5_000_000
+    document = (made_site / "index.html").read_text()
+    first = [p for p in files if p.relative_to(made_site).as_posix() in document]
+    assert sum(p.stat().st_size for p in first) < 1_000_000, "what the first page loads"
+
+
 def test_own_scripts_and_styles_are_short() -> None:
     for path in [*(WEB / "assets" / "js").iterdir(), *(WEB / "assets" / "css").iterdir()]:
         assert len(path.read_text().splitlines()) <= 250, path

@@ -184,6 +184,26 @@ def test_no_page_is_wider_than_its_window(page: chromium.Page, width: int) -> No
     page.size(1280)
 
 
+@pytest.mark.nightly
+def test_ten_thousand_records_open_fast_and_stay_light(tmp_path: Path) -> None:
+    from open_times import seconds
+    from sites import many
+
+    from curvebench.report import site
+
+    folder = site.build(list(many(10_000)), tmp_path / "report", tmp_path)[0].parent
+    assert min(seconds(folder, 3)) < 1.5
+    with chromium.browser(tmp_path / "home") as found:
+        found.size(1280)
+        found.open((folder / "index.html").as_uri() + "#/runs")
+        found.until("document.querySelector('.count')?.textContent === '10000 rows'")
+        assert len(first_column(found)) < 100, "the rest is not in the document"
+        assert found.js("document.querySelector('table.data').getAttribute('aria-rowcount')") == "10001"
+        found.js("document.querySelector('.frame').scrollTop = 1e9, 0")
+        found.until("document.querySelector('[aria-rowindex=\"10001\"]')")
+        assert found.errors() == []
+
+
 def test_nothing_failed_and_nothing_was_asked_of_a_network(page: chromium.Page) -> None:
     assert page.errors() == []
     assert {address.partition(":")[0] for address in page.requests()} <= {"file", "about", "data", "blob"}

@@ -15,7 +15,7 @@ from curvebench.statistics import Estimate
 def task(table: TaskTable, order: ranking.TaskRanking | None) -> Task:
     """One table with the order of its rows."""
     group = table.group
-    name, scale, device, dtype, steps, seconds, _, schedule = group.setting  # the heading says the third limit
+    name, scale, device, dtype, steps, seconds, equivalents, schedule = group.setting
     newest = group.newest
     return Task(
         id=group.stem,
@@ -27,6 +27,7 @@ def task(table: TaskTable, order: ranking.TaskRanking | None) -> Task:
         dtype=dtype,
         steps=steps,
         seconds=seconds,
+        gradient_equivalents=equivalents,
         schedule=schedule,
         metric=newest.metric.name,
         metric_label=newest.metric.label,

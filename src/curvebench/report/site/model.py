@@ -151,6 +151,7 @@ class Task:
     dtype: Annotated[str, Field(description="number format")]
     steps: Annotated[int, Field(description="budget in steps")]
     seconds: Annotated[float | None, Field(description="budget in on-clock seconds")]
+    gradient_equivalents: Annotated[float | None, Field(description="budget in gradients")]
     schedule: Annotated[str, Field(description="of the learning rate")]
     metric: Annotated[str, Field(description="name of the metric")]
     metric_label: Annotated[str, Field(description="its name on axes")]

@@ -33,6 +33,7 @@
     main.replaceChildren(h("div.page", null, ...content.filter(Boolean)));
     main.removeAttribute("aria-busy");
     document.title = `${title} · curvebench`;
+    performance.mark("drawn");
     if (first) return;
     scrollTo(0, 0);
     main.focus({ preventScroll: true });
