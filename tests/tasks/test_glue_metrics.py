@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import jax
 import numpy as np
 import pytest
+import tiny
 import torch
 
 from curvebench.tasks.criteria_jax import cross_entropy as cross_entropy_jax
 from curvebench.tasks.criteria_torch import cross_entropy as cross_entropy_torch
 from curvebench.tasks.metrics import METRICS
+from curvebench.tasks.problem import Split
+from curvebench.tasks.scores import SCORES, Extra, ranks
 
 
 def evaluate(name: str, outputs: np.ndarray, targets: np.ndarray) -> float:
@@ -65,3 +70,32 @@ def test_cross_entropy_of_several_labels_a_sample() -> None:
     assert cross_entropy_torch(torch.from_numpy(logits), torch.from_numpy(labels)).item() == pytest.approx(expected)
     with jax.enable_x64(True):
         assert float(cross_entropy_jax(jax.numpy.array(logits), jax.numpy.array(labels))) == pytest.approx(expected)
+
+
+def test_scores_of_a_whole_split_are_scikit_learn_s_and_scipy_s() -> None:
+    sk, stats = pytest.importorskip("sklearn.metrics"), pytest.importorskip("scipy.stats")
+    rng = np.random.default_rng(3)
+    outputs, targets = rng.standard_normal((60, 2)), rng.integers(0, 2, 60)
+    guess = outputs.argmax(-1)
+    for name, truth in (("accuracy", sk.accuracy_score), ("f1", sk.f1_score), ("matthews", sk.matthews_corrcoef)):
+        assert SCORES[name](outputs, targets) == pytest.approx(truth(targets, guess), abs=1e-12), name
+    scores, wanted = rng.integers(0, 9, 60) / 2, rng.integers(0, 6, 60) * 1.0  # many ties
+    assert np.array_equal(ranks(scores), stats.rankdata(scores))
+    assert SCORES["spearman"](scores, wanted) == pytest.approx(stats.spearmanr(scores, wanted).statistic, abs=1e-12)
+    assert SCORES["pearson"](scores, wanted) == pytest.approx(stats.pearsonr(scores, wanted).statistic, abs=1e-12)
+    assert SCORES["spearman"](np.zeros(5), np.arange(5.0)) == 0
+    assert SCORES["f1"](np.tile([1.0, 0.0], (4, 1)), np.zeros(4, np.int64)) == 0
+
+
+def test_extras_of_a_run_are_those_of_its_outputs_in_both_frameworks() -> None:
+    other = Split(tiny.mlp().train.inputs[:5], tiny.mlp().train.targets[:5])
+    at = replace(tiny.mlp(), extras={"test accuracy": Extra("accuracy"), "other accuracy": Extra("accuracy", other)},
+                 test=tiny.mlp().train)  # fmt: skip
+    found = [
+        tiny.engine(tiny.run_spec("sgd", "least-squares", framework), at).scores() for framework in tiny.FRAMEWORKS
+    ]
+    assert found[0] == found[1]
+    left = tiny.Torch(at)
+    guess = left.task.objective.module(torch.from_numpy(at.train.inputs)).argmax(-1).numpy()
+    assert found[0]["test accuracy"] == (guess == at.train.targets).mean()
+    assert found[0]["other accuracy"] == (guess[:5] == other.targets).mean()

@@ -37,6 +37,7 @@ from curvebench.oracle.streams_torch import Stream, open_stream
 from curvebench.spec import Query, seed
 
 Batch = tuple[Tensor, Tensor]
+PRODUCTS = frozenset({Query.HVP, Query.GGNVP, Query.JVP})
 
 
 class BudgetExhausted(CurvebenchError):
@@ -235,6 +236,7 @@ class Point:
         self._layers: dict[str, LayerStatistics] | None = None
         self._fisher_layers: dict[str, dict[str, FisherStatistics]] = {}
         self._graph_is_gone = False
+        self._products = 0
 
     # -- queries -----------------------------------------------------------------------------------------------------
 
@@ -358,6 +360,10 @@ class Point:
     def _count(self, query: Query, times: int = 1) -> None:
         """Enter a query into the ledger, unless this point was opened without it."""
         self._oracle.require(query)
+        if query in PRODUCTS:
+            if self._products and time.perf_counter() > self._oracle.deadline:
+                raise BudgetExhausted("seconds")  # a step of hundreds of products at one point is stopped between two
+            self._products += 1
         if query in L.GRAPH_QUERIES and query not in self._needs:
             raise L.unannounced(query, self._needs)
         for _ in range(times):

@@ -131,6 +131,10 @@ class JaxEngine:
         params = self.method.evaluated(self.carry[0], self.carry[2])
         return self.task.evaluate(params, self.carry[1])
 
+    def scores(self) -> dict[str, float]:
+        """The task's further metrics where the method is to be evaluated."""
+        return self.task.scores(self.method.evaluated(self.carry[0], self.carry[2]), self.carry[1])
+
     def counts(self) -> list[int]:
         """The ledger so far; after a step that raised (and lost its donated carry), as it was last read."""
         try:

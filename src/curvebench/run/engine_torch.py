@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 import time
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -24,6 +23,9 @@ from curvebench.spec import Query, RunSpec, seed
 from curvebench.tasks.problem import Evaluation, Problem
 from curvebench.tasks.runtime_torch import TorchTask
 from curvebench.types import Json
+
+LONGEST = 15.0
+"""Seconds after which a step that no clock sees (its work, its memory) is given up."""
 
 
 class TorchEngine:
@@ -98,6 +100,11 @@ class TorchEngine:
             torch.cuda.synchronize()
         return seen
 
+    def scores(self) -> dict[str, float]:
+        """The task's further metrics where the method is to be evaluated."""
+        with self.method.evaluating():
+            return self.task.scores()
+
     def counts(self) -> list[int]:
         """The ledger so far."""
         return list(self.oracle.counts)
@@ -127,18 +134,18 @@ class TorchEngine:
         """Make ``step`` and return its work."""
         counter = WorkCounter()
         with counter:
-            self.step(step, math.inf)
+            self.step(step, time.perf_counter() + LONGEST)
         return counter.work
 
     def step_peak(self, step: int) -> tuple[int | None, str]:
         """Make ``step`` and return the peak of its memory above what stands between steps, and how it was seen."""
         if self.device.type != "cuda":
-            return host_step_peak(lambda: self.step(step, math.inf))
+            return host_step_peak(lambda: self.step(step, time.perf_counter() + LONGEST))
         torch.cuda.synchronize()
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(self.device)
         before = torch.cuda.memory_allocated(self.device)
-        self.step(step, math.inf)
+        self.step(step, time.perf_counter() + LONGEST)
         torch.cuda.synchronize()
         return torch.cuda.max_memory_allocated(self.device) - before, "torch.cuda.max_memory_allocated"
 

@@ -120,6 +120,7 @@ def execute(spec: RunSpec) -> Json:
                   "compiled": engine.compiled_memory()}  # fmt: skip
     if out.status in (Status.REACHED, Status.BUDGET) and out.consumed["step"]:
         try:  # last: it moves the parameters on and adds to the ledger
+            notes = [*notes, *(f"{name} at the end: {value:.6g}" for name, value in engine.scores().items())]
             memory["step_bytes"], memory["step_how"] = engine.step_peak(out.consumed["step"])
             seen = seen or replay(engine, out.consumed["step"] + 1, period)
             times["plain"], times["refresh"] = by_kind(laps, period, seen.dear)

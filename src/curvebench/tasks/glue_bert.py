@@ -29,11 +29,19 @@ from curvebench.tasks.bert_model import SIZES, initial
 from curvebench.tasks.bert_torch import torch_classifier
 from curvebench.tasks.dropout import DropoutKeys, check_rate
 from curvebench.tasks.problem import Problem, Split, batch_size, generator
+from curvebench.tasks.scores import Extra
 
 METRICS = {
     "cola": "matthews", "sst2": "accuracy", "mrpc": "f1", "stsb": "pearson", "qqp": "f1", "mnli": "accuracy",
     "qnli": "accuracy", "rte": "accuracy",
 }  # fmt: skip
+
+EXTRAS = {
+    "mrpc": {"test accuracy": Extra("accuracy")},
+    "qqp": {"test accuracy": Extra("accuracy")},
+    "stsb": {"test Spearman": Extra("spearman")},
+}
+"""The second of the official pair; MNLI's is the accuracy on its mismatched part."""
 
 
 class Part(NamedTuple):
@@ -57,13 +65,17 @@ def problem(card: TaskCard, scale: TaskScale, seed_block: int) -> Problem:
     options: Mapping[str, Any] = scale.options
     assert card.dataset is not None
     shape, name = SIZES[str(options["size"])], card.dataset
-    official, judged = parts(cards.dataset(name), int(options["length"]))
+    official, judged, *others = parts(cards.dataset(name), int(options["length"]))
     held = int(options["held_out"])
     if not 1 <= held < len(official.labels):
         raise ValueError(f"{card.name}: held_out = {held}: must lie in [1, {len(official.labels) - 1}]")
     order = generator(name, "split", "held-out").permutation(len(official.labels))
     rows = {"train": order[:-held], "validation": order[-held:]}
     outputs = len(LAYOUTS[name].classes) or 1
+    most = int(options["test"]) or None
+    extras = dict(EXTRAS.get(name, {}))
+    for other in others:  # MNLI's
+        extras["mismatched test accuracy"] = Extra("accuracy", _split(other, np.arange(len(other.labels))[:most]))
     dropout = check_rate(card.name, float(options.get("dropout", 0.0)))
     at = Problem(
         name=card.name,
@@ -71,7 +83,7 @@ def problem(card: TaskCard, scale: TaskScale, seed_block: int) -> Problem:
         parameters=initial(generator(card.name, seed_block, "init"), shape, outputs),
         train=_split(official, rows["train"][: int(options["train"]) or None]),
         validation=_split(official, rows["validation"][: int(options["validation"]) or None]),
-        test=_split(judged, np.arange(len(judged.labels))[: int(options["test"]) or None]),
+        test=_split(judged, np.arange(len(judged.labels))[:most]),
         train_probe=int(options["validation"]) or held,
         criterion="cross-entropy" if outputs > 1 else "squared",
         metric=METRICS[name],
@@ -79,6 +91,7 @@ def problem(card: TaskCard, scale: TaskScale, seed_block: int) -> Problem:
         jax_apply=lambda train: jax_classifier(shape, outputs, dropout if train else 0.0),
         batch=batch_size(scale),
         padded=True,
+        extras=extras,
         augment=DropoutKeys() if dropout else None,
         chunk=250,
     )
@@ -97,21 +110,26 @@ def pretrained(at: Problem, model: str) -> Problem:
     return replace(at, parameters=parameters, notes=(*at.notes, note))
 
 
-def parts(card: DatasetCard, length: int) -> tuple[Part, Part]:
-    """The official training and validation part in numbers; from the cache after the first time."""
+def parts(card: DatasetCard, length: int) -> tuple[Part, ...]:
+    """The official training and validation part (MNLI: and its mismatched one) in numbers, from the cache if there."""
     folder = roots.locate(card)
     roots.verify(card, folder)
     vocabulary = cards.dataset("bert-vocabulary")
-    key = {"data": card.digest, "vocabulary": vocabulary.digest, "length": length}
+    key: dict[str, Any] = {"data": card.digest, "vocabulary": vocabulary.digest, "length": length}
+    if card.name == "mnli":
+        key["parts"] = 3
 
     def make() -> tuple[npt.NDArray[np.generic], ...]:
         path, found = load_vocabulary(card=vocabulary).path, load_glue(folder, card=card)
-        return tuple(array for part in (found.train, found.validation) for array in _numbers(path, part, length))
+        return tuple(
+            array
+            for part in (found.train, found.validation, found.mismatched)
+            if part is not None
+            for array in _numbers(path, part, length)
+        )
 
-    train, train_labels, held, held_labels = cached(key, make)
-    return Part(train.astype(np.uint16, copy=False), train_labels), Part(
-        held.astype(np.uint16, copy=False), held_labels
-    )
+    arrays = cached(key, make)
+    return tuple(Part(t.astype(np.uint16, copy=False), y) for t, y in zip(arrays[::2], arrays[1::2], strict=True))
 
 
 def _numbers(vocabulary: Any, part: Sentences, length: int) -> tuple[npt.NDArray[np.uint16], npt.NDArray[Any]]:

@@ -17,6 +17,7 @@ from curvebench.cards import TaskScale
 from curvebench.spec import seed
 from curvebench.tasks.augmentation import Augmentation
 from curvebench.tasks.metrics import METRICS
+from curvebench.tasks.scores import SCORES, Extra
 from curvebench.types import Parameters
 
 if TYPE_CHECKING:  # heavy frameworks are imported only by the twin that runs
@@ -86,6 +87,7 @@ class Problem:
             sees the samples as they are.
         padded: inputs are token numbers ``[n, 2, length]`` (tokens, then segments) filled up with 0: a batch may be cut
             after its longest sample.
+        extras: name -> what is reported at the end of a run beside the metric.
         chunk: samples per forward in evaluation, where the runtime's own choice would take too much memory.
         notes: what a reader of the record must know, e.g. that there were no pre-trained weights.
         suffix: goes behind the task's title in records, for what makes it another task: ``(random weights)``.
@@ -113,6 +115,7 @@ class Problem:
     normalisation: tuple[tuple[float, ...], tuple[float, ...]] | None = None
     augment: Augmentation | None = None
     padded: bool = False
+    extras: Mapping[str, Extra] = field(default_factory=dict)
     chunk: int | None = None
     notes: tuple[str, ...] = ()
     suffix: str = ""
@@ -152,6 +155,17 @@ class Problem:
         assert self.augment is not None
         assert self.batch is not None
         return self.augment.draws(seed("augment", self.name, self.seed_block), step, self.batch)
+
+    def scored(self, outputs: Callable[[Split], npt.NDArray[Any]]) -> dict[str, float]:
+        """The extras' values, from a function that gives a split's outputs in evaluation mode; each split once."""
+        seen: dict[int, npt.NDArray[Any]] = {}
+        found = {}
+        for name, extra in self.extras.items():
+            split = self.test if extra.split is None else extra.split
+            if split is not None:
+                at = seen[id(split)] = seen[id(split)] if id(split) in seen else outputs(split)
+                found[name] = SCORES[extra.score](at, split.targets)
+        return found
 
     def loss_probe(self) -> Split:
         """The training samples over which the reported loss is averaged."""

@@ -80,6 +80,21 @@ class JaxTask:
         value = METRICS[problem.metric].value
         return Evaluation(value(*means["validation"]), loss, value(*means["test"]) if "test" in means else None)
 
+    def scores(self, params: Params, buffers: Buffers) -> dict[str, float]:
+        """The task's further metrics, in evaluation mode."""
+
+        @jax.jit
+        def forward(x: Array) -> Array:
+            outputs: Array = self._evaluation(params, buffers, self._prepare(x), None)[0]
+            return outputs
+
+        def outputs(split: Split) -> np.ndarray[Any, Any]:
+            chunks = self._chunked(split)[0]
+            found = np.concatenate([np.asarray(forward(x), np.float64) for x in chunks])
+            return found[: len(split)]  # the last chunk is filled up
+
+        return self.problem.scored(outputs)
+
     def _evaluate_splits(
         self, params: Params, buffers: Buffers, splits: dict[str, Any]
     ) -> dict[str, tuple[Array, ...]]:

@@ -92,6 +92,18 @@ class TorchTask:
         finally:
             module.train()
 
+    @torch.no_grad()
+    def scores(self) -> dict[str, float]:
+        """The task's further metrics at the live parameters, in evaluation mode."""
+        module = self.objective.module
+        module.eval()
+        try:
+            return self.problem.scored(
+                lambda split: np.concatenate([module(x).double().cpu().numpy() for x, _ in self._chunks(split)])
+            )
+        finally:
+            module.train()
+
     def _loss(self, split: Split) -> float:
         """The objective on a split, chunk by chunk; the logarithm of a mean is taken after averaging."""
         objective, pooled = self.objective, self.problem.pooled
