@@ -265,3 +265,13 @@ def test_curvature_gets_below_the_target_and_nothing_below_the_minimum(name: str
     run.steps(steps)
     gap = run.metric()
     assert -1e-12 < gap < cards.task(name).at("quick").target
+
+
+@pytest.mark.parametrize("name", ["poisson-system", "riesz-system", "transport-densities"])
+@pytest.mark.parametrize(("method", "given"), [("sgd", {"lr": 1e-3}), ("lbfgs", {})])
+def test_first_order_and_quasi_newton_descend(name: str, method: str, given: dict[str, float]) -> None:
+    """L-BFGS looks at gradients as flat views: a task whose gradients come transposed would fail it."""
+    run = Run(problem(name, **SMALL.get(name, {})), method, **given)
+    before = run.metric()
+    run.steps(5)
+    assert 0 <= run.metric() < before

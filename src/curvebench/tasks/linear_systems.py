@@ -5,7 +5,7 @@ along the edges, ``f(x) = ||D x - D x*||^2 / 2`` with ``A = D'D``; ``x*`` by the
 diagonal. ``riesz``: the symmetric Toeplitz matrix of the fractional centred difference of order ``alpha`` in (1, 2),
 written as ``d`` rows ``sqrt(d) R`` of least squares with ``A = R'R``; its condition number grows as ``d^alpha``.
 ``b`` is standard normal, scaled so that ``f(0) = 1``: a value is the relative error in the norm of ``A``, squared.
-Shapes: ``x [side, ...]`` (Poisson) or the weight ``[1, d]`` of one linear layer without bias (Riesz).
+Shapes: ``x [side^dimensions]`` (Poisson) or the weight ``[1, d]`` of one linear layer without bias (Riesz).
 Reference: Kaneda et al. 2023 (grids of a learned conjugate-direction method); Ortigueira 2006 (fractional differences).
 """
 
@@ -53,10 +53,10 @@ def _poisson(
     noise: np.random.Generator,
 ) -> Problem:
     solution = poisson(side, dimensions)
-    start = {"x": init * solution.std() * noise.standard_normal(solution.shape)}
+    start = {"x": init * solution.std() * noise.standard_normal(solution.size)}
 
     def outputs(xp: Any, p: Mapping[str, Any], c: Mapping[str, Any], inputs: Any) -> Any:
-        return edges(xp, p["x"])[None]
+        return edges(xp, p["x"].reshape(solution.shape))[None]
 
     return Problem(
         name=card.name,
