@@ -17,6 +17,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "records": ("curvebench.cli.records", "List what is stored."),
     "score": ("curvebench.cli.score", "Score methods over tasks, with intervals; also AlgoPerf's logs."),
     "tune": ("curvebench.cli.tune", "Tune hyperparameters over a stored pool."),
+    "largest-batch": ("curvebench.cli.largest_batch", "Search for the largest batch that fits into memory."),
     "why-rerun": ("curvebench.cli.why_rerun", "Say which of a run's three keys differ, and in what."),
     "merge": ("curvebench.cli.merge", "Append the records of other folders."),
     "export": ("curvebench.cli.export", "Write records as one parquet, or for benchopt."),
