@@ -3,6 +3,9 @@
 The machine is expected to hold the heavy packages (:data:`EXPECTED`) in the Python that ``run.sh`` is told to use; the
 bundle carries curvebench's wheel, wheels of everything lighter, the tests and ``run.sh``. There,
 ``install_bundle.py`` installs into a folder of its own only what the machine lacks.
+
+The extra ``bert`` (transformers, tokenizers) and the data sets are not carried: tests of BERT tasks in torch skip there
+unless the machine has them.
 """
 
 from __future__ import annotations
@@ -197,6 +200,7 @@ def main() -> int:
     for wheel in sorted((options.output / "wheels").iterdir()):
         print(f"{wheel.stat().st_size / 2**20:8.2f} MiB  {wheel.name}")
     print(f"{total / 2**20:8.2f} MiB  {options.output} (limit {LIMIT_BYTES / 2**20:.0f} MiB, Python {options.python})")
+    print("not in it: the extra bert (transformers, tokenizers); tests of BERT tasks in torch skip where it is absent")
     print("on the GPU machine: bash run.sh FOLDER   (writes records.tar.gz, table.md and logs there)")
     return 0
 
