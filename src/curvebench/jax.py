@@ -22,14 +22,21 @@ from curvebench.kernels.geometry import Geometry
 from curvebench.methods.adahessian_jax import adahessian
 from curvebench.methods.ekfac_jax import ekfac
 from curvebench.methods.eva_jax import eva
+from curvebench.methods.forward_gradient_jax import forward_gradient
+from curvebench.methods.hizoo_jax import hizoo
 from curvebench.methods.kfac_jax import kfac
 from curvebench.methods.lbfgs_jax import lbfgs
 from curvebench.methods.mezo_jax import mezo
+from curvebench.methods.mezo_momentum_jax import mezo_momentum
 from curvebench.methods.mfac_jax import mfac
 from curvebench.methods.mkor_h_jax import mkor_h
 from curvebench.methods.mkor_jax import mkor
 from curvebench.methods.muon_jax import muon
 from curvebench.methods.sophia_h_jax import sophia_h
+from curvebench.methods.zo_adam_jax import zo_adam
+from curvebench.methods.zo_cge_jax import zo_cge
+from curvebench.methods.zo_sgd_jax import zo_sgd
+from curvebench.methods.zo_sign_jax import zo_sign
 from curvebench.oracle.layers_jax import find_layers
 from curvebench.oracle.standalone_jax import model_oracle, oracle
 
@@ -39,9 +46,12 @@ __all__ = [
     "ekfac",
     "eva",
     "find_layers",
+    "forward_gradient",
+    "hizoo",
     "kfac",
     "lbfgs",
     "mezo",
+    "mezo_momentum",
     "mfac",
     "mkor",
     "mkor_h",
@@ -49,4 +59,8 @@ __all__ = [
     "muon",
     "oracle",
     "sophia_h",
+    "zo_adam",
+    "zo_cge",
+    "zo_sgd",
+    "zo_sign",
 ]

@@ -15,7 +15,20 @@ import pytest
 
 import curvebench.jax
 from curvebench.errors import CurvebenchError, HyperparameterError, UndeclaredQueryError
-from curvebench.jax import adahessian, mezo, mfac, oracle, sophia_h
+from curvebench.jax import (
+    adahessian,
+    forward_gradient,
+    hizoo,
+    mezo,
+    mezo_momentum,
+    mfac,
+    oracle,
+    sophia_h,
+    zo_adam,
+    zo_cge,
+    zo_sgd,
+    zo_sign,
+)  # fmt: skip
 from curvebench.methods.in_place_jax import InPlace
 
 X = np.random.default_rng(0).standard_normal((24, 3)).astype(np.float32)
@@ -25,8 +38,16 @@ METHODS: dict[str, tuple[Callable[[], Any], float]] = {
     "sophia_h": (lambda: sophia_h(0.1, hessian_every=2), 0.5),
     "mfac": (lambda: mfac(0.1, window=4, damping=1.0, momentum=0.5), 0.5),
     "mezo": (lambda: mezo(0.02), 0.5),
+    "mezo_momentum": (lambda: mezo_momentum(0.01, momentum=0.5), 0.5),
+    "hizoo": (lambda: hizoo(0.02, eps=1e-2, alpha=1e-4), 0.5),
+    "zo_sgd": (lambda: zo_sgd(0.05, momentum=0.5), 0.5),
+    "zo_sign": (lambda: zo_sign(0.02), 0.5),
+    "zo_adam": (lambda: zo_adam(0.05), 0.5),
+    "zo_cge": (lambda: zo_cge(0.1, momentum=0.5), 0.5),
+    "forward_gradient": (lambda: forward_gradient(0.03, queries=2), 0.5),
 }
 """Constructor, and by what the loss falls in sixty steps."""
+IN_PLACE = ("mezo", "mezo_momentum", "hizoo")
 START = {"layer": {"w": np.zeros((3, 4), np.float32), "b": np.zeros(4, np.float32)}, "out": [np.ones(4, np.float32)]}
 
 
@@ -100,7 +121,7 @@ def test_an_oracle_says_what_it_lacks() -> None:
         oracle(lambda p: p["w"].sum()).at(params).per_sample_gradient()
 
 
-@pytest.mark.parametrize("name", ["mezo"])
+@pytest.mark.parametrize("name", IN_PLACE)
 def test_the_step_in_place_is_the_update(name: str) -> None:
     tx = METHODS[name][0]()
     assert isinstance(tx, InPlace)
@@ -135,7 +156,7 @@ def through(params: Any) -> jax.Array:
     return jnp.mean(h**2)
 
 
-@pytest.mark.parametrize("name", ["mezo"])
+@pytest.mark.parametrize("name", IN_PLACE)
 def test_a_donated_step_holds_no_second_set_of_parameters(name: str) -> None:
     """The compiler's own account: without donation the step makes new parameters, with it nothing but chunks."""
     tx, params = METHODS[name][0](), wide()
@@ -153,7 +174,7 @@ def test_a_donated_step_holds_no_second_set_of_parameters(name: str) -> None:
     assert needs(()) > 1.0
 
 
-@pytest.mark.parametrize("name", ["mezo"])
+@pytest.mark.parametrize("name", IN_PLACE)
 def test_replay_drifts_by_rounding_only_and_is_refused_in_half_precision(name: str) -> None:
     constructor: Any = getattr(curvebench.jax, name)
     tx, start = constructor(0.0), {"w": wide("a")["a"]}

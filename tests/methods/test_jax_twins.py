@@ -15,6 +15,15 @@ from curvebench.tasks.problem import Problem
 RUNS: list[tuple[str, str, dict[str, Any]]] = [
     ("mfac", "mlp", {"lr": 1e-2, "window": 4, "damping": 1e-2, "momentum": 0.5, "weight_decay": 0.1}),
     ("mfac", "conv", {"lr": 1e-2, "window": 3, "damping": 1e-2, "formula": "official"}),
+    ("zo-sgd", "mlp", {"lr": 1e-2, "queries": 3, "momentum": 0.5, "weight_decay": 0.1}),
+    ("zo-sgd", "mlp", {"lr": 1e-2, "queries": 3, "central": True, "law": "sphere"}),
+    ("zo-sign", "mlp", {"lr": 1e-2, "queries": 2, "law": "tensor-sphere", "weight_decay": 0.1}),
+    ("zo-adam", "mlp", {"lr": 1e-2, "queries": 2, "beta1": 0.6, "beta2": 0.9, "eps": 1e-3, "weight_decay": 0.1}),
+    ("zo-cge", "mlp", {"lr": 0.1, "momentum": 0.5, "weight_decay": 0.1}),
+    ("zo-cge", "conv", {"lr": 0.1, "central": True}),
+    ("mezo-momentum", "mlp", {"lr": 1e-2, "momentum": 0.5, "weight_decay": 0.1}),
+    ("hizoo", "mlp", {"lr": 1e-2, "eps": 1e-2, "alpha": 1e-3, "weight_decay": 0.1}),
+    ("forward-gradient", "mlp", {"lr": 1e-2, "queries": 2, "momentum": 0.5, "weight_decay": 0.1}),
 ]  # fmt: skip
 
 

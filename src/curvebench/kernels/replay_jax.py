@@ -41,7 +41,7 @@ class TwoPoint(NamedTuple):
         return (self.above - self.below) / (2 * eps)
 
 
-def two_point(loss: Loss, add: Add, params: Any, eps: float, *, copy: bool) -> TwoPoint:
+def two_point(loss: Loss, add: Add, params: Any, eps: float, *, copy: bool, since: Array | None = None) -> TwoPoint:
     """Evaluate at ``theta + eps u`` and ``theta - eps u``.
 
     Args:
@@ -51,15 +51,16 @@ def two_point(loss: Loss, add: Add, params: Any, eps: float, *, copy: bool) -> T
         eps: how far, > 0.
         copy: start both times from ``theta`` and end there, bit for bit, so that more sets of parameters are held;
             else walk from one end to the other, with drift of rounding size.
+        since: a loss at ``theta``, after which the parameters may be overwritten.
     """
-    above = loss(ahead := add(params, eps))
+    above = loss(ahead := add(params, eps if since is None else after(since, eps)))
     if copy:
         return TwoPoint(above, loss(add(params, after(above, -eps))), params, jnp.zeros_like(above))
     below = loss(behind := add(ahead, after(above, -2 * eps)))
     return TwoPoint(above, below, behind, after(below, eps))
 
 
-def after(known: Array, number: float) -> Array:
+def after(known: Array, number: float | Array) -> Array:
     """``number`` as an array that cannot be had before ``known`` is.
 
     A walk by that number then comes after whatever read the parameters to compute ``known``, so that XLA may overwrite

@@ -171,7 +171,7 @@ class JaxOracle:
         drawn = {at: opened.draw(kind, p.shape, self.dtype or p.dtype) for at, p in leaves}
         return self.arranged(drawn, params)
 
-    def walk(self, kind: str, stream: str | Stream, function: Walk, *trees: Any) -> tuple[Any, ...]:
+    def walk(self, kind: str, stream: str | Stream, function: Walk, *trees: Any, reads: int = 0) -> tuple[Any, ...]:
         """``function(z, *leaves)`` on every parameter with draws ``z`` of its shape that are never all in memory.
 
         Large parameters are overwritten part by part, where they lie if the trees are not used afterwards.
@@ -181,11 +181,13 @@ class JaxOracle:
             stream: name of the stream, or an open one.
             function: elementwise ``(z, *leaves) -> leaves``.
             *trees: shaped like the parameters.
+            reads: how many of them, the last ones, are only read: the function returns the others.
         """
         opened = self.stream(stream) if isinstance(stream, str) else stream
         flat = [dict(self.ordered(tree)) for tree in trees]
-        moved = {at: opened.walk(kind, function, [leaves[at] for leaves in flat]) for at in flat[0]}
-        return tuple(self.arranged({at: new[i] for at, new in moved.items()}, tree) for i, tree in enumerate(trees))
+        moved = {at: opened.walk(kind, function, [leaves[at] for leaves in flat], reads) for at in flat[0]}
+        changed = trees[: len(trees) - reads]
+        return tuple(self.arranged({at: new[i] for at, new in moved.items()}, tree) for i, tree in enumerate(changed))
 
     def ordered(self, params: Any) -> list[tuple[Any, Array]]:
         """``(place, leaf)`` of a tree in the order of draws: the task's names, else the tree's own."""

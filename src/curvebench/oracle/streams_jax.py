@@ -33,8 +33,11 @@ class Stream(Protocol):
         """Pass over ``rounds`` (int, or traced) times the draws of these shapes, uncounted."""
         ...
 
-    def walk(self, kind: str, function: Walk, arrays: Sequence[Array]) -> tuple[Array, ...]:
-        """``function(z, *arrays)`` elementwise, with draws ``z`` of their shape that are never all in memory."""
+    def walk(self, kind: str, function: Walk, arrays: Sequence[Array], reads: int = 0) -> tuple[Array, ...]:
+        """``function(z, *arrays)`` elementwise, with draws ``z`` of their shape that are never all in memory.
+
+        The last ``reads`` arrays are only read: the function returns the others.
+        """
         ...
 
 
@@ -64,7 +67,7 @@ class NativeStream:
         del kind
         self._position = self._position + rounds * len(shapes)
 
-    def walk(self, kind: str, function: Walk, arrays: Sequence[Array]) -> tuple[Array, ...]:
+    def walk(self, kind: str, function: Walk, arrays: Sequence[Array], reads: int = 0) -> tuple[Array, ...]:
         """``function(z, *arrays)`` in a loop over parts of :data:`CHUNK` scalars, each overwritten where it lies."""
         first = arrays[0]
         if first.size <= CHUNK:
@@ -75,10 +78,11 @@ class NativeStream:
         def part(j: Any, width: int, flat: tuple[Array, ...]) -> tuple[Array, ...]:
             z = sample(jax.random.fold_in(key, j), kind, (width,), first.dtype)
             start = (j * CHUNK,)
-            new = function(z, *(lax.dynamic_slice(a, start, (width,)) for a in flat))
+            new = function(z, *(lax.dynamic_slice(a, start, (width,)) for a in (*flat, *still)))
             return tuple(lax.dynamic_update_slice(a, piece, start) for a, piece in zip(flat, new, strict=True))
 
         flat = tuple(a.reshape(-1) for a in arrays)
+        flat, still = flat[: len(flat) - reads], flat[len(flat) - reads :]
         flat = lax.fori_loop(0, whole, lambda j, flat: part(j, CHUNK, flat), flat)
         if rest := first.size - whole * CHUNK:
             flat = part(whole, rest, flat)
@@ -130,8 +134,9 @@ class PhiloxStream:
         """Pass over ``rounds`` (int, or traced) times the draws of these shapes, uncounted."""
         self._skipped = (rounds, [(kind, shape) for shape in shapes])
 
-    def walk(self, kind: str, function: Walk, arrays: Sequence[Array]) -> tuple[Array, ...]:
+    def walk(self, kind: str, function: Walk, arrays: Sequence[Array], reads: int = 0) -> tuple[Array, ...]:
         """``function(z, *arrays)`` with one draw of their shape."""
+        del reads
         return function(self.draw(kind, arrays[0].shape, arrays[0].dtype), *arrays)
 
 
