@@ -50,6 +50,10 @@ def test_the_wheel_carries_every_module(wheel: zipfile.ZipFile) -> None:
     names = set(wheel.namelist())
     assert modules() <= names
     assert "curvebench/py.typed" in names
+    web = ROOT / "src" / "curvebench" / "report" / "site" / "web"
+    page = {path.relative_to(ROOT / "src").as_posix() for path in web.rglob("*") if path.is_file()}
+    assert "curvebench/report/site/web/assets/vendor/d3.LICENSE" in page
+    assert page <= names, "the HTML report is files, with their licences"
 
 
 def test_the_wheel_has_one_top_level_name(wheel: zipfile.ZipFile) -> None:
