@@ -18,6 +18,7 @@ from curvebench.spec import Status
 
 ROOT = Path(__file__).resolve().parents[2]
 STORED = sorted((ROOT / "results" / "targets").glob("*.json"))
+RECORDS = sorted((ROOT / "results" / "targets" / "records").glob("*.jsonl"))
 
 
 def record(spec: Any, metric: float | None, status: Status = Status.BUDGET) -> Any:
@@ -155,3 +156,15 @@ def test_the_source_of_a_target_does_not_make_another_run() -> None:
     quick = replace(card.scales["quick"], target_source="literature: a toy")
     assert replace(card, scales={**card.scales, "quick": quick}).digest == card.digest
     assert replace(card, scales={**card.scales, "quick": replace(quick, target=0.5)}).digest != card.digest
+
+
+@pytest.mark.parametrize("path", RECORDS, ids=lambda p: p.stem)
+def test_the_committed_records_are_those_behind_the_target(path: Path) -> None:
+    from curvebench.store import Record
+
+    content = json.loads((ROOT / "results" / "targets" / f"{path.stem}.json").read_text())
+    records = {r.keys.run: r for line in path.read_text().splitlines() for r in [Record.from_json(json.loads(line))]}
+    held = content["held_out"]
+    assert [records[run].final.metric for run in held["runs"]] == held["metrics"]
+    assert {run["run"] for run in content["trials"]["runs"]} | set(held["runs"]) == set(records)
+    assert all(r.spec.budget.seconds is None for r in records.values())
