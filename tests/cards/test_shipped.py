@@ -22,7 +22,7 @@ NONE_IS_MEANT = {
 }
 
 LEFT_TO_THE_LIBRARY = {
-    "params", "model", "base",  # the optimisation variables, and the optimiser that a preconditioner wraps
+    "params", "model", "base", "layers",  # the optimisation variables, its layers, and the optimiser that is wrapped
     "factor_dtype",  # None: the parameters' own
     "foreach", "fused", "capturable", "differentiable",  # how torch computes, not what
     "mu_dtype", "accumulator_dtype", "mask",  # None in optax: the parameters' own dtype, no mask

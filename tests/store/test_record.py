@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from hypothesis import strategies as st
 from synthetic import make, make_json
 
 from curvebench.errors import StoreError
-from curvebench.spec import Status
+from curvebench.oracle.ledger import COLUMNS
+from curvebench.spec import Budget, RunSpec, Status, digest
 from curvebench.store import Curve, NewerSchemaError, Record, RecordError, record
 
 
@@ -115,8 +117,11 @@ def test_what_is_no_record_is_refused(content: object) -> None:
 
 
 def test_a_newer_schema_is_refused_with_a_sentence() -> None:
-    with pytest.raises(NewerSchemaError, match=r"newer curvebench \(record schema 3, .* 2\): upgrade") as caught:
-        Record.from_json(make_json() | {"schema": 3, "unheard-of": True})
+    newer = record.SCHEMA + 1
+    with pytest.raises(
+        NewerSchemaError, match=rf"newer curvebench \(record schema {newer}, .* {newer - 1}\): upg"
+    ) as caught:
+        Record.from_json(make_json() | {"schema": newer, "unheard-of": True})
     assert isinstance(caught.value, StoreError)
 
 
@@ -157,6 +162,51 @@ def test_a_file_of_the_first_released_schema_is_read() -> None:
     assert new.seconds.step is not None
     assert new.seconds.step.median == old["seconds"]["step"]["median"]
     assert Record.from_json(new.to_json()) == new
+
+
+def test_a_record_from_before_schedules_and_reported_columns_is_read() -> None:
+    old = json.loads((Path(__file__).parent / "schema-2.json").read_text())
+    assert old["schema"] == 2
+    assert "schedule" not in old["spec"]
+    new = Record.from_json(old)
+    assert new.schema == record.SCHEMA
+    assert new.spec.schedule == "constant"
+    assert new.spec.id == old["keys"]["run"], "a run of then is the same run now"
+    for name in ("factor_updates", "inverse_updates", "bytes_communicated"):
+        assert new.ledger[name] is None, "what was not counted is null"
+    assert {name: new.ledger[name] for name in old["ledger"]} == old["ledger"] | {"self_reported": ()}
+    assert new.work is not None
+    assert new.work.ledger == {}
+    assert new.work.step.flops == old["work"]["step"]["flops"]
+    assert new.spec.budget.gradient_equivalents is None
+    assert Record.from_json(new.to_json()) == new
+
+
+def test_what_a_schema_2_record_counted_already_is_kept() -> None:
+    """Records between two releases said schema 2 and had these keys."""
+    data = make_json()
+    data["spec"]["schedule"] = "linear:warmup=0.1"
+    data["ledger"]["factor_updates"] = 7
+    old = record.migrate(json.loads(json.dumps(data | {"schema": 2})))
+    assert (old["spec"]["schedule"], old["ledger"]["factor_updates"]) == ("linear:warmup=0.1", 7)
+
+
+KEYS_OF_SCHEMA = {3: "607b5bcd"}
+"""First digits of the hash of all keys that a record of this schema can have."""
+
+
+def test_keys_that_change_need_a_new_schema() -> None:
+    """Somebody's old record must never be read as if it said what only a new one says."""
+    kinds = (
+        RunSpec, Budget, Record, record.Keys, record.Title, record.Metric, Curve, record.Final, record.Axes,
+        record.StepTime, record.Seconds, record.Cost, record.Work, record.Memory, record.Git, record.Provenance,
+    )  # fmt: skip
+    keys = [[kind.__name__, *sorted(field.name for field in fields(kind))] for kind in kinds]
+    now = digest([*keys, sorted(COLUMNS)])[:8]
+    assert KEYS_OF_SCHEMA.get(record.SCHEMA) == now, (
+        f"the keys of a record changed (their hash is {now}): raise SCHEMA in store/record.py, add a migration and a "
+        "file of the schema before, and enter the new number here"
+    )
 
 
 def test_every_schema_below_the_present_one_has_a_migration() -> None:

@@ -18,7 +18,7 @@ from curvebench.errors import StoreError
 from curvebench.spec import RETRIABLE, RunSpec, Status
 from curvebench.types import Json
 
-SCHEMA = 2
+SCHEMA = 3
 """The schema that this curvebench writes, and the newest that it reads."""
 
 
@@ -31,7 +31,22 @@ def _work_and_contention(data: Json) -> Json:
     return data
 
 
-MIGRATIONS: dict[int, Callable[[Json], Json]] = {1: _work_and_contention}
+def _schedule_and_reported(data: Json) -> Json:
+    """Schema 2 knew constant rates alone, no budget in gradient-equivalents, and did not ask methods what they updated.
+
+    A budget that is not there is written by leaving its key out, then as now.
+    """
+    reported = ("factor_updates", "inverse_updates", "bytes_communicated")
+    if isinstance(spec := data.get("spec"), dict):
+        spec.setdefault("schedule", "constant")
+    if isinstance(ledger := data.get("ledger"), dict):
+        data["ledger"] = {**dict.fromkeys(reported), **ledger}
+    if isinstance(work := data.get("work"), dict):
+        work.setdefault("ledger", {})
+    return data
+
+
+MIGRATIONS: dict[int, Callable[[Json], Json]] = {1: _work_and_contention, 2: _schedule_and_reported}
 """``MIGRATIONS[n]`` turns a record of schema n into one of schema n + 1; it gets a copy and may change it in place."""
 
 
