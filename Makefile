@@ -3,6 +3,7 @@
 #   VENV=.venv        folder of the environment         PYTHON=python3.12   interpreter to make it with
 #   TORCH=cpu|cuda    which build of torch              SYSTEM_SITE=1       build on the packages of that interpreter
 #   STUDY=quick       what `make bench` runs            NO_INSTALL=1        take the environment as it is
+#   ENGINE=buildah    what `make image` builds with  IMAGE=curvebench   and how it calls the result
 #   WORKERS=auto      processes that share the tests    TESTS=tests/store   which tests
 
 SHELL := /bin/bash
@@ -19,11 +20,15 @@ TESTS ?= tests
 WORKERS ?= auto
 PYTEST_FLAGS ?=
 ASV_FLAGS ?=
+ENGINE ?=
+IMAGE ?= curvebench
+BASE ?=
+IMAGE_FLAGS ?=
 
 BIN := $(abspath $(VENV))/bin
 RUN := $(BIN)/python -m
 
-.PHONY: help install bench test lint types certify tables docs asv nightly wheel gpu-bundle clean
+.PHONY: help install bench test lint types certify tables docs asv nightly wheel image gpu-bundle clean
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -69,6 +74,9 @@ nightly: install ## the larger dose: the nightly study, the nightly tests, asv, 
 
 wheel: install ## build the sdist and the wheel into dist/
 	@$(RUN) build --no-isolation --outdir dist .
+
+image: ## build the container image curvebench:cpu (TORCH=cuda: curvebench:cuda) with docker, podman or buildah
+	@ENGINE="$(ENGINE)" BASE="$(BASE)" IMAGE_FLAGS="$(IMAGE_FLAGS)" /bin/sh tools/image.sh "$(TORCH)" "$(IMAGE)"
 
 gpu-bundle: install ## write dist/gpu-bundle: all that a GPU machine without a package index needs
 	@$(BIN)/python tools/gpu_bundle.py
