@@ -28,6 +28,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "targets": ("curvebench.cli.targets", "Set a task's target from tuned first-order baselines."),
     "certify": ("curvebench.cli.certify", "Measure what the suite states about itself."),
     "quality": ("curvebench.cli.quality", "Hold approximations of the curvature against the dense truth."),
+    "regress": ("curvebench.cli.regress", "Say which kernels are slower than at another commit."),
     "doctor": ("curvebench.cli.doctor", "Say what is installed, what is missing and how to get it."),
     "completion": ("curvebench.cli.completion", "Print the shell completion script."),
 }
