@@ -162,7 +162,7 @@ class _State(NamedTuple):
         basis: ``Q [k, d]``.
         diagonal: ``[k]``.
         off: ``[k]``, the last one the residual.
-        count: steps taken, ``[]``.
+        taken: steps so far, ``[]``.
         scale: of H, as seen so far, ``[]``.
         go: whether there is another step.
         finite: whether every product was.
@@ -171,7 +171,7 @@ class _State(NamedTuple):
     basis: Array
     diagonal: Array
     off: Array
-    count: Array
+    taken: Array
     scale: Array
     go: Array
     finite: Array
@@ -179,13 +179,13 @@ class _State(NamedTuple):
 
 def _krylov(product: Product, start: Array, steps: int) -> _State:
     # What orthogonalising twice leaves of a vector that lies in the span is rounding, of about this size beside |H|.
-    noise = 10 * float(jnp.finfo(start.dtype).eps) * math.sqrt(start.size)
+    noise = 10 * float(np.finfo(start.dtype).eps) * math.sqrt(start.size)
 
     def dot(a: Array, b: Array) -> Array:
         return jnp.dot(a, b, precision=lax.Precision.HIGHEST)
 
     def step(s: _State) -> _State:
-        j, q = s.count, lax.dynamic_index_in_dim(s.basis, s.count, 0, keepdims=False)
+        j, q = s.taken, lax.dynamic_index_in_dim(s.basis, s.taken, 0, keepdims=False)
         w = product(q)
         alpha = dot(q, w)
         for _ in range(2):
@@ -214,7 +214,7 @@ def _checked(run: Callable[[Array, int], _State], start: Array, steps: int) -> T
     if not 0 < length < math.inf:
         raise ValueError(f"start: its length is {length:g}: must lie in (0, inf)")
     found = run(start, min(steps, start.size))
-    k = int(found.count)
+    k = int(found.taken)
     if not found.finite:
         raise CurvebenchError(f"lanczos: the product with the vector of step {k} is not finite")
     return Tridiagonal(found.diagonal[:k], found.off[: k - 1], found.off[k - 1], found.basis[:k])

@@ -86,7 +86,8 @@ class StaticInverse:
     def ihvp(self, vectors: Array) -> Array:
         """``F^-1 x`` for ``vectors [d]`` or ``[k, d]``, in their shape."""
         if vectors.ndim > 1:
-            return lax.map(self.ihvp, vectors)
+            found: Array = lax.map(self.ihvp, vectors)
+            return found
         return jnp.concatenate([_apply(s.factor, vectors[s.start : s.stop], s.identity, s.sign) for s in self._spans])
 
     def diagonal(self) -> Array:
