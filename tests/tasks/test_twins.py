@@ -56,10 +56,14 @@ def torch_oracle(name: str) -> tiny.Torch:
     return tiny.Torch(problem(name))
 
 
-@pytest.mark.parametrize("name", SHIPPED)
-def test_torch_and_jax_agree_on_loss_gradient_and_hvp(name: str) -> None:
-    # The GroupNorm sibling differs in one layer, so that its shortest form will do: XLA compiles by the layer.
-    at = problem(name, depth=8) if name == "cifar10-resnet20-gn" else problem(name)
+# XLA compiles by the layer: a network's shortest form, which has every kind of its layers, will do by day.
+DEPTHS = [pytest.param(n, {"depth": 8} if "resnet" in n else {}, id=n) for n in SHIPPED]
+WHOLE = [pytest.param(n, {}, id=f"{n}-whole", marks=pytest.mark.nightly) for n in SHIPPED if "resnet" in n]
+
+
+@pytest.mark.parametrize(("name", "options"), DEPTHS + WHOLE)
+def test_torch_and_jax_agree_on_loss_gradient_and_hvp(name: str, options: dict[str, int]) -> None:
+    at = problem(name, **options)
     left, right = tiny.Torch(at), tiny.Jax(at)
     v = tiny.tangent(at)
 
