@@ -28,7 +28,7 @@ IMAGE_FLAGS ?=
 BIN := $(abspath $(VENV))/bin
 RUN := $(BIN)/python -m
 
-.PHONY: help install bench test lint types certify tables docs asv nightly wheel image gpu-bundle clean
+.PHONY: help install bench test lint types certify tables docs asv asv-publish nightly wheel image gpu-bundle clean
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -65,12 +65,14 @@ docs: install ## build the documentation site into site/; a broken link or a pag
 
 asv: install ## run the asv benchmarks; stores them under the current commit in .asv/
 	@$(RUN) asv machine --yes >/dev/null
-	@$(RUN) asv run --python=same --set-commit-hash "$$(git rev-parse HEAD)" $(ASV_FLAGS)
+	@CURVEBENCH_PAIRS="$${CURVEBENCH_PAIRS:-8}" $(RUN) asv run --python=same --set-commit-hash "$$(git rev-parse HEAD)" $(ASV_FLAGS)
 
-nightly: install ## the larger dose: the nightly study, the nightly tests, asv, and the report
-	@if test -f studies/nightly.toml; then $(BIN)/curvebench bench nightly; else echo "no studies/nightly.toml: no study run"; fi
-	@$(RUN) pytest -m nightly $(PYTEST_FLAGS) $(TESTS)
-	@$(MAKE) --no-print-directory asv tables
+asv-publish: install ## make asv's site of all stored benchmarks in .asv/html
+	@$(RUN) asv publish --quiet
+	@echo "open .asv/html/index.html through a web server: make asv-publish && $(BIN)/asv preview"
+
+nightly: install ## the larger dose of a night; says what became worse in results/nightly/summary.md
+	@CURVEBENCH_PAIRS="$${CURVEBENCH_PAIRS:-8}" $(RUN) curvebench.procedures.nightly
 
 wheel: install ## build the sdist and the wheel into dist/
 	@$(RUN) build --no-isolation --outdir dist .

@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
-VERBS = {"help", "bench", "test", "lint", "types", "certify", "tables", "docs", "asv", "nightly", "wheel",
-         "image", "gpu-bundle", "clean"}  # fmt: skip
+VERBS = {"help", "bench", "test", "lint", "types", "certify", "tables", "docs", "asv", "asv-publish", "nightly",
+         "wheel", "image", "gpu-bundle", "clean"}  # fmt: skip
 
 
 def make(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
