@@ -37,7 +37,7 @@ def test_files(tmp_path: Path) -> None:
     written = build([*SMALL, make(task="digits-cnn", direction="max", target=0.9)], tmp_path)
     names = [str(p.relative_to(tmp_path)) for p in written]
     stems = ("digits-cnn", "least-squares")
-    tables = [f"tables/all/{stem}.{form}" for stem in stems for form in ("md", "csv")]
+    tables = [f"tables/all/{stem}.{form}" for stem in stems for form in ("md", "csv", "tex")]
     figures = [f"figures/all/{stem}.{form}" for stem in stems for form in ("png", "svg")]
     order = ["tables/all/least-squares-ranking.md", "tables/all/least-squares-pairs.csv"]  # one run has no order
     assert sorted(names) == sorted([*tables, *figures, *order, "tables/all/index.md"])

@@ -112,7 +112,10 @@ def word(report: PaperReport, name: str, framework: str | None = "torch") -> str
     return str(only(report, name, framework).verdict)
 
 
-@pytest.mark.parametrize(("form", "file"), [("markdown", "paper.md"), ("terminal", "paper.txt"), ("csv", "paper.csv")])
+@pytest.mark.parametrize(
+    ("form", "file"),
+    [("markdown", "paper.md"), ("terminal", "paper.txt"), ("csv", "paper.csv"), ("latex", "paper.tex")],
+)
 def test_golden(form: str, file: str) -> None:
     assert render(judge(paper(), records()), form) == (GOLDEN / file).read_text(encoding="utf-8")
 
@@ -239,5 +242,5 @@ def test_csv_and_json_have_every_cell_with_all_digits() -> None:
 
 
 def test_an_unknown_format_is_refused() -> None:
-    with pytest.raises(ValueError, match="format 'latex': must be one of terminal, markdown, csv"):
-        render(judge(paper(), []), "latex")
+    with pytest.raises(ValueError, match="format 'html': must be one of terminal, markdown, csv, latex"):
+        render(judge(paper(), []), "html")

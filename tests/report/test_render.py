@@ -27,12 +27,27 @@ def example() -> list[Record]:
     return [*runs, make("lbfgs", steps=20, status="unsupported", reason="full batches only")]
 
 
-MARKDOWN = (Path(__file__).parent / "golden" / "least-squares.md").read_text(encoding="utf-8")
+GOLDEN = Path(__file__).parent / "golden"
+MARKDOWN = (GOLDEN / "least-squares.md").read_text(encoding="utf-8")
 
 
 def test_markdown() -> None:
     (table,) = tables(example())
     assert render(table, "markdown") == MARKDOWN
+
+
+def test_latex() -> None:
+    (table,) = tables(example())
+    assert render(table, "latex") == (GOLDEN / "least-squares.tex").read_text(encoding="utf-8")
+
+
+def test_latex_sets_everything_within_noise_of_the_best_in_bold() -> None:
+    near = [make(m, seed=s, values=[1.0, v]) for m, v in (("adam", 0.2), ("sgd", 0.21)) for s, v in
+            enumerate((v, 1.3 * v, 0.8 * v))]  # fmt: skip
+    far = [make("lbfgs", seed=s, values=[1.0, v]) for s, v in enumerate((0.9, 0.91, 0.89))]
+    (table,) = tables([*near, *far])
+    bold = [line.split(" & ")[0] for line in render(table, "latex").splitlines() if line.startswith("\\textbf")]
+    assert bold == [r"\textbf{\boldmath Adam}", r"\textbf{\boldmath SGD}"]
 
 
 def test_plain_text_has_the_same_cells() -> None:
@@ -132,12 +147,12 @@ def test_rich_markup_in_titles_is_text(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_an_unknown_format_is_refused() -> None:
     (table,) = tables(example())
-    with pytest.raises(ValueError, match="must be one of terminal, markdown, csv"):
-        render(table, "latex")
+    with pytest.raises(ValueError, match="must be one of terminal, markdown, csv, latex"):
+        render(table, "html")
 
 
 def test_all_formats_of_a_failed_task() -> None:
     failed: list[Any] = [make(status="crashed", reason="boom")]
     (table,) = tables(failed)
-    for form in ("terminal", "markdown", "csv"):
+    for form in ("terminal", "markdown", "csv", "latex"):
         assert "crashed" in render(table, form)

@@ -40,7 +40,8 @@ Examples:
 \b
 Besides what it prints it writes, below --out:
   report/index.html (report/study-<study>/index.html), a site that opens from disk, and report.json beside it
-  tables/<study or all>/<task>.md, <task>.csv, <task>-ranking.md, <task>-pairs.csv and index.md
+  tables/<study or all>/<task>.md, <task>.csv, <task>.tex, <task>-ranking.md, <task>-pairs.csv
+  and index.md beside them
   figures/<study or all>/<task>.png and <task>.svg
 """
 )
@@ -93,7 +94,7 @@ def report(
     if not as_json:
         click.echo(f"\n{certificate(out).line}")
     pictures = () if no_figures else ("png", "svg")
-    written = build(chosen, out, ("markdown", "csv", *pictures), study=study)
+    written = build(chosen, out, ("markdown", "csv", "latex", *pictures), study=study)
     click.echo(f"written: {written[-1]} and {len(written) - 1} other files below {out}", err=True)
     if not no_html:
         folder = out / "report" / f"study-{slug(study)}" if study else out / "report"

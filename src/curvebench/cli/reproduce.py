@@ -24,6 +24,7 @@ Examples:
   curvebench reproduce                              every paper, how many cells have which verdict
   curvebench reproduce adahessian
   curvebench reproduce mfac --format markdown > mfac.md
+  curvebench reproduce mfac --format latex > mfac.tex
   curvebench reproduce deepzero --records other/records --json | jq '.cells[] | select(.n > 0)'
   curvebench reproduce deepzero --run --plan
 
@@ -39,7 +40,9 @@ Without --run nothing is run: what has no records says what it needs. The rule o
     type=click.Path(path_type=Path, file_okay=False),
     help="Where the records are, may be repeated.  [default: results/records and the committed reference records]",
 )
-@click.option("--format", "form", type=click.Choice(["terminal", "markdown", "csv"]), default="terminal", help="How.")
+@click.option(
+    "--format", "form", type=click.Choice(["terminal", "markdown", "csv", "latex"]), default="terminal", help="How."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--run", "running", is_flag=True, help="First run what the paper's measures ask for and is not stored.")
 @click.option("--plan", "plan_only", is_flag=True, help="With --run: list the runs and run none.")

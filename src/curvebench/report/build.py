@@ -1,4 +1,4 @@
-"""Write everything that a set of records can show: tables as Markdown and CSV, an index, figures."""
+"""Write everything that a set of records can show: tables as Markdown, CSV and LaTeX, an index, figures."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from curvebench.report import ranking
 from curvebench.report.curves import figure, picture
 from curvebench.report.groups import slug
 from curvebench.report.notes import Pools
-from curvebench.report.render import csv, markdown
+from curvebench.report.render import csv, latex, markdown
 from curvebench.report.style import looks
 from curvebench.report.tables import TaskTable, tables
 from curvebench.store import Record
@@ -18,9 +18,13 @@ from curvebench.store.files import explained, overwrite
 from curvebench.store.tuned import tuned
 from curvebench.types import Json
 
-TABLES: dict[str, tuple[str, Callable[[TaskTable], str]]] = {"markdown": ("md", markdown), "csv": ("csv", csv)}
+TABLES: dict[str, tuple[str, Callable[[TaskTable], str]]] = {
+    "markdown": ("md", markdown),
+    "csv": ("csv", csv),
+    "latex": ("tex", latex),
+}
 FIGURES = ("png", "svg", "pdf")
-FORMATS = ("markdown", "csv", "png", "svg")
+FORMATS = ("markdown", "csv", "latex", "png", "svg")
 """What is written unless something else is asked for."""
 
 
@@ -31,7 +35,7 @@ def build(
     *,
     study: str | None = None,
 ) -> list[Path]:
-    """Write ``out/tables/<study>/<task>.{md,csv}``, an ``index.md`` beside them, ``out/figures/<study>/<task>.*``.
+    """Write ``out/tables/<study>/<task>.{md,csv,tex}``, an ``index.md`` beside them, ``out/figures/<study>/<task>.*``.
 
     Beside a table the order of its methods stands in ``<task>-ranking.md``, every pair of them in ``<task>-pairs.csv``.
 
@@ -40,7 +44,7 @@ def build(
     Args:
         records: of any tasks; only these are shown.
         out: the results folder; made if it is not there, files in it replaced.
-        formats: of ``markdown``, ``csv``, ``png``, ``svg``, ``pdf``.
+        formats: of ``markdown``, ``csv``, ``latex``, ``png``, ``svg``, ``pdf``.
         study: name of the folders; ``all`` without one.
 
     Returns:
@@ -49,7 +53,7 @@ def build(
     Raises:
         ValueError: an unknown format.
         StoreError: a file cannot be written.
-        MissingPackageError: pandas (for CSV), matplotlib or seaborn (for figures) is not installed.
+        MissingPackageError: pandas (CSV, LaTeX), jinja2 (LaTeX), matplotlib or seaborn (figures) is not installed.
     """
     if unknown := sorted(set(formats) - {*TABLES, *FIGURES}):
         raise ValueError(f"format {unknown[0]!r}: must be one of {', '.join([*TABLES, *FIGURES])}")

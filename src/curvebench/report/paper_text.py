@@ -1,4 +1,4 @@
-"""A paper's tables with their verdicts as text: for a terminal, as Markdown, as CSV."""
+"""A paper's tables with their verdicts as text: for a terminal, as Markdown, as CSV, as LaTeX."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import io
 from collections.abc import Sequence
 
 from curvebench.cards import PaperTable
+from curvebench.report.paper_latex import latex
 from curvebench.report.papers import Judged, JudgedClaim, PaperReport, seen, to_json
 
-FORMATS = ("terminal", "markdown", "csv")
+FORMATS = ("terminal", "markdown", "csv", "latex")
 SOURCES = {
     "paper": "the paper",
     "code": "the authors' code or repository",
@@ -27,6 +28,8 @@ def render(report: PaperReport, form: str) -> str:
     """
     if form == "csv":
         return csv(report)
+    if form == "latex":
+        return latex(report)
     if form not in FORMATS:
         raise ValueError(f"format {form!r}: must be one of {', '.join(FORMATS)}")
     marked = form == "markdown"

@@ -1,4 +1,4 @@
-"""A table as text: for a terminal, as Markdown, as CSV."""
+"""A table as text: for a terminal, as Markdown, as CSV, as LaTeX."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import os
 import sys
 from typing import TextIO
 
+from curvebench.report.latex import OPENING, escape, floating, number, stacked, tabular
 from curvebench.report.numbers import short, text
 from curvebench.report.tables import TableRow, TaskTable
 
-FORMATS = ("terminal", "markdown", "csv")
+FORMATS = ("terminal", "markdown", "csv", "latex")
 LEFT = frozenset({0, 1, -1})
 """Columns of words: method, framework, status."""
 
@@ -32,6 +33,8 @@ def render(table: TaskTable, form: str) -> str:
         return markdown(table)
     if form == "csv":
         return csv(table)
+    if form == "latex":
+        return latex(table)
     raise ValueError(f"format {form!r}: must be one of {', '.join(FORMATS)}")
 
 
@@ -108,6 +111,23 @@ def csv(table: TaskTable) -> str:
     """Every number with all its digits, one line per row: for programs. Notes are in the Markdown."""
     out: str = table.frame.to_csv(index=False, lineterminator="\n")
     return out
+
+
+def latex(table: TaskTable) -> str:
+    """One float, its notes in small print; rows within noise of the best have method and final metric in bold."""
+    names = header(table)
+    words = {c % len(names) for c in LEFT}
+    body = [
+        [escape(cell) if c in words else number(cell.removesuffix(" *")) for c, cell in enumerate(cells(row, table))]
+        for row in table.rows
+    ]
+    marked = {(r, c) for r, row in enumerate(table.rows) if row.best for c in (0, 2)}
+    form = "".join("l" if c in words else "r" for c in range(len(names)))
+    grid = tabular([stacked(name) for name in names], body, marked, form)
+    notes = ["Bold cannot" + note.removeprefix("* cannot") if note.startswith("* cannot") else note
+             for note in table.notes]  # fmt: skip
+    below = " ".join(escape(note.replace("`", "")) for note in notes)
+    return f"{OPENING}\n{floating(grid, f'{table.title}: {heading(table)}', table.group.stem, below)}"
 
 
 def terminal(table: TaskTable, stream: TextIO | None = None) -> None:
