@@ -76,7 +76,7 @@ def test_no_records_make_an_empty_index(tmp_path: Path) -> None:
 
 def test_failed_only_tasks_have_tables_and_no_figures(tmp_path: Path) -> None:
     names = [p.name for p in build([make(status="crashed", reason="boom")], tmp_path)]
-    assert names == ["least-squares.md", "least-squares.csv", "index.md"]
+    assert names == ["least-squares.md", "least-squares.csv", "least-squares.tex", "index.md"]
 
 
 def test_tables_tell_the_size_of_the_tuning_pool(tmp_path: Path) -> None:
