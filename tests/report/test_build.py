@@ -182,7 +182,7 @@ def test_the_default_is_the_working_directory(tmp_path: Path, monkeypatch: pytes
     done = CliRunner().invoke(cli, ["report", "--no-figures"])
     assert done.exit_code == 0, done.output
     assert done.stdout.startswith("least squares\ntarget")
-    assert "written: results/tables/all/index.md and 4 other files" in done.stderr
+    assert "written: results/tables/all/index.md and 5 other files" in done.stderr
     assert "open results/report/index.html" in done.stderr
     assert Path("results/report/report.json").is_file()
     assert not Path("results/figures").exists()
