@@ -100,7 +100,7 @@ def test_tables_tell_the_size_of_the_tuning_pool(tmp_path: Path) -> None:
 
 
 def test_an_unknown_format_is_refused_before_anything_is_written(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="'docx': must be one of markdown, csv, png, svg, pdf"):
+    with pytest.raises(ValueError, match="'docx': must be one of markdown, csv, latex, png, svg, pdf"):
         build(SMALL, tmp_path, ["docx", "markdown"])
     assert contents(tmp_path) == {}
 
