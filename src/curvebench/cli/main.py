@@ -14,6 +14,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "run": ("curvebench.cli.run", "Run one method on one task."),
     "report": ("curvebench.cli.report", "Make tables and figures from stored records."),
     "reproduce": ("curvebench.cli.reproduce", "Print a paper's numbers beside the measured ones, with verdicts."),
+    "compare": ("curvebench.cli.compare", "Say what differs between two sets of records, and if it is noise."),
     "records": ("curvebench.cli.records", "List what is stored."),
     "score": ("curvebench.cli.score", "Score methods over tasks, with intervals; also AlgoPerf's logs."),
     "tune": ("curvebench.cli.tune", "Tune hyperparameters over a stored pool."),
