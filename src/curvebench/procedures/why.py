@@ -135,18 +135,7 @@ def changed_sources(commit: str) -> set[str] | None:
 def sources_of(spec: RunSpec) -> set[str]:
     """Paths below the checkout of every source in the code key of a run."""
     root = Path(curvebench.__file__).parents[2]
-    place = code_keys._target(spec.method, spec.framework).rpartition(":")[0]
-    from curvebench import cards
-
-    entries = (
-        "curvebench.run.execute",
-        f"curvebench.run.engine_{spec.framework}",
-        cards.task(spec.task).module,
-        f"curvebench.methods.adapter_{spec.framework}",
-        place,
-    )
-    paths = (code_keys._path(name) for name in code_keys._reachable(entries))
-    return {str(path.relative_to(root)) for path in paths if path is not None and path.is_relative_to(root)}
+    return {str(path.relative_to(root)) for path in code_keys.sources(spec) if path.is_relative_to(root)}
 
 
 def machine_differences(stored: Json, now: Json) -> Iterator[str]:

@@ -34,6 +34,21 @@ def code_key(spec: RunSpec) -> str:
     Raises:
         CardError: the run's task or method has no card and is no dotted path.
     """
+    entries, place = _entries(spec)
+    return _key(entries, place, spec.framework, _pretrained(cards.task(spec.task).options.get("weights")))
+
+
+def sources(spec: RunSpec) -> set[Path]:
+    """Files of curvebench whose content enters :func:`code_key`.
+
+    Raises:
+        CardError: the run's task or method has no card and is no dotted path.
+    """
+    return {path for name in _reachable(_entries(spec)[0]) if (path := _path(name)) is not None}
+
+
+def _entries(spec: RunSpec) -> tuple[tuple[str, ...], str]:
+    """The modules that a run starts from, and the one that holds the method."""
     place = _target(spec.method, spec.framework).rpartition(":")[0]
     entries = (
         "curvebench.run.execute",
@@ -42,7 +57,7 @@ def code_key(spec: RunSpec) -> str:
         f"curvebench.methods.adapter_{spec.framework}",
         place,
     )
-    return _key(entries, place, spec.framework, _pretrained(cards.task(spec.task).options.get("weights")))
+    return entries, place
 
 
 def _pretrained(model: object) -> str:
