@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from random import Random
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from curvebench.statistics.pairwise import compare, holm, improvement
+from curvebench.statistics.pairwise import compare, holm, improvement, improvements
 
 
 def test_a_comparison_is_scipy_s_paired_t_test() -> None:
@@ -93,3 +94,22 @@ def test_holm_keeps_the_familywise_error() -> None:
     rng = np.random.default_rng(4)
     alarms = sum(holm(rng.random(8)).min() < 0.05 for _ in range(2000))
     assert alarms / 2000 == pytest.approx(0.05, abs=0.02)
+
+
+@given(st.integers(1, 7), st.integers(2, 4), st.randoms(use_true_random=False), st.sampled_from(["min", "max"]))
+def test_many_improvements_by_ranks_are_those_by_pairs(n: int, m: int, random: Random, direction: str) -> None:
+    values = np.array([[float(random.randint(0, 5)) for _ in range(m)] for _ in range(n)])
+    chosen = [(a, b) for a in range(m) for b in range(m) if a != b]
+    found = improvements(values, chosen, direction)  # type: ignore[arg-type]
+    for (a, b), estimate in zip(chosen, found, strict=True):
+        one = improvement(values[:, a], values[:, b], direction)  # type: ignore[arg-type]
+        assert estimate.mean == pytest.approx(one.mean)
+        assert (estimate.low is None) == (one.low is None)
+        if one.low is not None:
+            assert (estimate.low, estimate.high) == (pytest.approx(one.low), pytest.approx(one.high))
+
+
+def test_many_improvements_need_whole_columns() -> None:
+    assert improvements(np.zeros((3, 2)), []) == []
+    with pytest.raises(ValueError, match="finite in every block"):
+        improvements(np.array([[1.0, math.nan], [2.0, 3.0]]), [(0, 1)])

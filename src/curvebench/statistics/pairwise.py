@@ -114,10 +114,14 @@ def compare_all(
         ends = test.confidence_interval(confidence)
         found = np.full((4, len(chosen)), math.nan)
         found[:, plain] = d[:, plain].mean(axis=0), ends.low, ends.high, test.pvalue
-    out = []
+        better = improvements(
+            values, [pair for pair, usual in zip(chosen, plain, strict=True) if usual], direction, confidence
+        )
+        spread = d[:, plain].std(axis=0, ddof=1)
+    out, at = [], 0
     for k, (a, b) in enumerate(chosen):
-        x, y = values[:, a], values[:, b]
         if not plain[k]:
+            x, y = values[:, a], values[:, b]
             out.append(
                 compare(10.0**x, 10.0**y, direction, confidence, geometric=True)
                 if logarithms
@@ -126,9 +130,51 @@ def compare_all(
             continue
         mean, low, high = (10.0 ** min(max(float(v), -307.0), 308.0) if logarithms else float(v) for v in found[:3, k])
         estimate = Estimate(mean, low, high, n, geometric=logarithms)
-        better = improvement(x, y, direction, confidence)
-        out.append(Comparison(estimate, float(found[3, k]), better, n, float(d[:, k].std(ddof=1))))
+        out.append(Comparison(estimate, float(found[3, k]), better[at], n, float(spread[at])))
+        at += 1
     return out
+
+
+def improvements(
+    values: FloatArray,
+    chosen: Sequence[tuple[int, int]],
+    direction: Literal["min", "max"] = "min",
+    confidence: float = 0.95,
+) -> list[Estimate]:
+    """:func:`improvement` of many pairs of columns of ``values`` ``[n, m]`` with n > 0, from ranks.
+
+    ``T[i, a, b]`` is twice the number of blocks j in which ``values[j, b]`` is worse than ``values[i, a]``, ties
+    counted once: m searches in sorted columns instead of m^2 tables of pairs. Block i's share in U is
+    ``(T[i, a, b] + 2 n - T[i, b, a]) / 2 n``.
+
+    Raises:
+        ValueError: a value of a chosen column is not finite.
+    """
+    from scipy.special import stdtrit
+
+    n = len(values)
+    if not chosen:
+        return []
+    used, place = np.unique(np.asarray(chosen), return_inverse=True)
+    first, second = place.reshape(-1, 2).T
+    x = values[:, used] if direction == "min" else -values[:, used]
+    if not np.isfinite(x).all():
+        raise ValueError("values must be finite in every block")
+    worse = np.empty((n, used.size, used.size), dtype=np.int64)
+    for b, column in enumerate(np.sort(x, axis=0).T):
+        sides = (np.searchsorted(column, x.ravel(), side=side) for side in ("left", "right"))
+        worse[:, :, b] = (2 * n - sum(sides)).reshape(x.shape)  # type: ignore[union-attr]  # a sum of two arrays
+    ahead = worse[:, first, second]
+    share = ahead + 2 * n - worse[:, second, first]  # whole numbers: equal ones are equal
+    means = ahead.sum(axis=0) / (2.0 * n * n)
+    if n < 2:
+        return [Estimate(float(mean), None, None, n) for mean in means]
+    half = float(stdtrit(n - 1, 0.5 + confidence / 2.0)) * (share / (2.0 * n)).std(axis=0, ddof=1) / math.sqrt(n)
+    told = np.ptp(share, axis=0) > 0
+    return [
+        Estimate(mean, max(mean - h, 0.0), min(mean + h, 1.0), n) if known else Estimate(mean, None, None, n)
+        for mean, h, known in zip(means.tolist(), half.tolist(), told.tolist(), strict=True)
+    ]
 
 
 def improvement(
