@@ -74,7 +74,7 @@ class Group:
     @cached_property
     def newest(self) -> Record:
         """The record that started last: it has the latest titles and labels."""
-        return max(self.records, key=lambda r: (r.provenance.started, r.name))
+        return latest(self.records)
 
 
 def groups(records: Iterable[Record]) -> list[Group]:
@@ -99,9 +99,15 @@ def groups(records: Iterable[Record]) -> list[Group]:
 
 def group(setting: Setting, stem: str, records: Sequence[Record]) -> Group:
     """One table of the newest version of the task's cards: another version is another task."""
-    newest = shared_cards(max(records, key=lambda r: (r.provenance.started, r.name)))
+    newest = shared_cards(latest(records))
     same = [r for r in records if shared_cards(r) == newest]
     return Group(setting, stem, rows(same), len(records) - len(same))
+
+
+def latest(records: Sequence[Record]) -> Record:
+    """The record that started last, of several the last by name."""
+    started = max(r.provenance.started for r in records)  # names are made of parts: only where they decide
+    return max((r for r in records if r.provenance.started == started), key=lambda r: r.name)
 
 
 def shared_cards(record: Record) -> tuple[tuple[str, str], ...]:
@@ -131,8 +137,8 @@ def rows(records: Sequence[Record]) -> tuple[Row, ...]:
 
 def newest_version(records: Sequence[Record]) -> tuple[tuple[Record, ...], int]:
     """One record per seed block, of the newest (cards, code) only; and how many older records were left out."""
-    latest = max(records, key=lambda r: (r.provenance.started, r.name))
-    version = (latest.spec.cards, latest.keys.code)
+    last = latest(records)
+    version = (last.spec.cards, last.keys.code)
     same = [r for r in records if (r.spec.cards, r.keys.code) == version]
     seeds: dict[int, Record] = {}
     for record in sorted(same, key=precedence):

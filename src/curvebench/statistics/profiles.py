@@ -166,7 +166,7 @@ def _draws(
     methods, tasks, studies, _ = times.shape
     rng = np.random.default_rng(seed)
     chosen = rng.integers(tasks, size=(draws, tasks)) if resample_tasks else np.tile(np.arange(tasks), (draws, 1))
-    total = np.zeros((draws, methods, grid.size))
+    total = np.zeros((methods, draws, grid.size))
     for task in range(tasks):
         counts = (chosen == task).sum(axis=1)
         while counts.any():  # a task that is drawn twice gets two resamples
@@ -174,10 +174,14 @@ def _draws(
             shape = (1 if paired else methods, here.size, studies)
             weights = rng.multinomial(studies, np.full(studies, 1.0 / studies), size=shape[:2]).astype(np.float64)
             own, reached = _tuned_again(times[:, task], hit[:, task], evaluations, task, here.size, paired, rng)
-            total[here] += _shares(own, reached, weights, grid).transpose(1, 0, 2)
+            shares = _shares(own, reached, weights, grid)
+            if here.size == draws:
+                total += shares
+            else:
+                total[:, here] += shares
             counts -= counts > 0
-    profile: FloatArray = total / tasks
-    return profile
+    total /= tasks
+    return total.transpose(1, 0, 2)
 
 
 def _tuned_again(
@@ -226,7 +230,8 @@ def _shares(own: FloatArray, reached: BoolArray, weights: FloatArray, grid: Floa
     risk = np.cumsum(w[..., ::-1], axis=-1)[..., ::-1]
     fall = 1.0 - d * w / np.maximum(risk, 1e-300)
     missing = np.cumprod(fall, axis=-1)
-    padded = np.concatenate([np.ones((*shape[:2], 1)), missing], axis=-1)
+    reaching = np.concatenate([np.zeros((*shape[:2], 1)), 1.0 - missing], axis=-1)
+    start = np.arange(shape[1])[:, None] * reaching.shape[-1]  # of a draw's row among all of its method's numbers
     crossed = (missing <= 0.5 + 1e-12) & (w > 0.0)
     place = np.argmax(crossed, axis=-1)[..., None]
     at = np.take_along_axis(np.broadcast_to(t, shape), place, axis=-1)[..., 0]
@@ -243,7 +248,7 @@ def _shares(own: FloatArray, reached: BoolArray, weights: FloatArray, grid: Floa
             index = np.searchsorted(t[method, 0], limits, side="right")[level]
         else:
             index = (t[method][:, :, None] <= limits[level][:, None, :]).sum(axis=1)
-        out[method] = 1.0 - np.take_along_axis(padded[method], index, axis=-1)
+        np.take(reaching[method].ravel(), index + start, out=out[method], mode="clip")
     out[:, ~solved] = 0.0
     return out
 
