@@ -15,7 +15,7 @@ from curvebench.cards import MethodCard, StudyCard
 from curvebench.errors import CardError, CurvebenchError, HyperparameterError, UnknownNameError
 from curvebench.schedule import Choice, estimate, expand
 from curvebench.schedule.plan import check_needs
-from curvebench.spec import RunSpec, Scalar
+from curvebench.spec import Budget, RunSpec, Scalar
 from curvebench.store import SCHEMA, Record
 
 
@@ -241,7 +241,56 @@ def test_an_estimate_takes_the_nearest_record(tmp_path: Path) -> None:
     records = [stored(1.0, "a", 0), stored(2.0, "a", 1), stored(9.0, "b", 0)]
     wanted = [spec("a", 0), spec("a", 5), spec("c", 0), spec("d", 0, task="elsewhere")]
     expected = estimate(wanted, records)
-    assert [round(expected.seconds[s.id] - 0.1, 9) for s in wanted] == [1.0, 1.5, 2.0, 5.0]
+    assert [round(expected.seconds[s.id] - 0.02, 9) for s in wanted] == [1.0, 1.5, 2.0, 5.0]
     assert expected.guessed == 1
-    assert expected.total() == pytest.approx(9.9)
-    assert expected.total(jobs=2) == pytest.approx(4.95)
+    assert expected.total() == pytest.approx(9.58)
+    assert expected.total(jobs=2) == pytest.approx(4.79)
+
+
+def earlier(method: str, block: int, budget: Budget | None = None, task: str = "dummy", **seconds: Any) -> Record:
+    """A stored dummy: ten steps in one second on the clock, 800 bytes of float64 parameters."""
+    from dummies import record, spec
+
+    run = replace(spec(method, block, task), budget=budget or Budget(10))
+    content = record(run, command="", git=None, concurrent=1)
+    content["seconds"] = {**content["seconds"], **seconds}
+    content["consumed"] = {**content["consumed"], "seconds": 1.0}
+    content["memory"] = {**content["memory"], "parameter_bytes": 800}
+    keys = {"run": run.id, "code": "0" * 64, "machine": "0" * 64}
+    return Record.from_json({**content, "schema": SCHEMA, "keys": keys, "attempt": 1})
+
+
+def test_the_first_run_of_a_method_compiles_and_later_ones_do_not() -> None:
+    from dummies import spec
+
+    cold = {"total": 4.0, "compilation": 2.5, "cache": "miss"}
+    warm = {"total": 2.0, "compilation": 0.5, "cache": "hit"}
+    records = [earlier("a", 0, **cold), earlier("a", 1, **warm), earlier("a", 2, **warm)]
+    wanted = [spec("a", 7), spec("b", 0), spec("b", 1)]
+    expected = estimate(wanted, records).seconds
+    assert [expected[s.id] for s in wanted] == pytest.approx([2.02, 4.02, 2.02])
+    expected = estimate(wanted, records[:1]).seconds
+    assert [expected[s.id] for s in wanted] == pytest.approx([1.52, 4.02, 1.52]), "all that is known compiled"
+
+
+def test_another_budget_is_scaled_by_the_clock_and_capped_in_seconds() -> None:
+    from dummies import spec
+
+    records = [earlier("a", 0, total=1.5)]  # half a second off the clock, a tenth a step
+    for budget, seconds in ((Budget(100), 10.52), (Budget(100, 3.0), 3.52), (Budget(5, 3.0), 1.02)):
+        wanted = replace(spec("a", 3), budget=budget)
+        assert estimate([wanted], records).seconds[wanted.id] == pytest.approx(seconds)
+
+
+def test_an_unknown_method_is_judged_by_the_queries_of_its_card() -> None:
+    from dummies import spec
+
+    records = [earlier("sgd", 0, total=1.5)]
+    known = [replace(spec(m), hyperparameters=cards.method(m).resolve({})) for m in ("adam", "adahessian")]
+    wanted = [*known, spec("no-card", 0)]
+    expected = estimate(wanted, records)
+    assert expected.guessed == 0
+    adam, adahessian, plain = (expected.seconds[s.id] for s in wanted)
+    assert adam == pytest.approx(1.52), "one gradient a step, as SGD"
+    assert 2.0 < adahessian < 5.0, "a gradient and a Hessian-vector product"
+    assert plain == pytest.approx(1.52)

@@ -130,14 +130,21 @@ def carry_out(jobs: Sequence[Job], store: Store, options: Options) -> Summary:
     Raises:
         CurvebenchError: a device, store or number of jobs that will not do.
     """
-    from curvebench.schedule import Stopped, estimate, progress, run_study
+    from curvebench.schedule import Estimate, Stopped, estimate, progress, run_study
+
+    expected = Estimate({}, 0)
 
     def display(todo: Sequence[Job]) -> progress.Progress:
+        nonlocal expected
         expected = estimate([job.spec for job in todo], store.scan()[0])
         return progress.display(progress.Clockwork(len(todo), expected.seconds, options.jobs))
 
     try:
-        return run_study(jobs, store, options, display)
+        summary = run_study(jobs, store, options, display)
+        if summary.records:
+            ran = sum(expected.seconds.get(record.keys.run, 0.0) for record in summary.records)
+            summary.planned = ran / options.jobs
+        return summary
     except Stopped as stopped:
         click.echo(str(stopped), err=True)
         sys.exit(stopped.exit_code)
@@ -289,7 +296,10 @@ def sentence(card: StudyCard, summary: Summary) -> str:
     counts = ", ".join(f"{count} {status}" for status, count in summary.statuses.most_common())
     if summary.left:
         counts += f"; the budget left {summary.left} undone: the same command goes on with them"
-    return f"{card.name}: {summary.total} runs, {summary.ran} of them now in {duration(summary.seconds)} ({counts})"
+    took = duration(summary.seconds)
+    if summary.planned:
+        took += f", {summary.seconds / summary.planned:.2f} of the {duration(summary.planned)} that were planned"
+    return f"{card.name}: {summary.total} runs, {summary.ran} of them now in {took} ({counts})"
 
 
 def describe(summary: Summary) -> dict[str, Any]:
@@ -301,4 +311,5 @@ def describe(summary: Summary) -> dict[str, Any]:
         "left": summary.left,
         "statuses": dict(summary.statuses),
         "seconds": summary.seconds,
+        "planned": summary.planned,
     }

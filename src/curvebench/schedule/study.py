@@ -44,6 +44,7 @@ class Summary:
         seconds: wall time.
         records: the records of the runs done now.
         left: runs that the budget of wall time left undone.
+        planned: wall seconds that those of ``records`` were expected to take; None where nobody expected anything.
     """
 
     total: int
@@ -52,6 +53,7 @@ class Summary:
     seconds: float = 0.0
     records: list[Record] = field(default_factory=list)
     left: int = 0
+    planned: float | None = None
 
     @property
     def ran(self) -> int:
@@ -270,6 +272,8 @@ class _Study:
         }
         merged = {**given, **known} if isinstance(given, dict) else known
         whole = {**content, "schema": SCHEMA, "keys": asdict(job.keys), "attempt": 1, "provenance": merged}
+        if isinstance(whole.get("seconds"), dict):
+            whole["seconds"] = {**whole["seconds"], "total": outcome.seconds}
         # A run that was refused before it read its cards does not know what they say.
         if _unknown(content.get("title"), "method_family"):
             whole["title"] = title(job.spec)

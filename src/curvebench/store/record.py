@@ -188,6 +188,8 @@ class Seconds:
         step: all steps after the first.
         plain: those of them that refresh no curvature; None where all steps are of one kind.
         refresh: those that do.
+        total: of the run's process from its start to its end, as its parent saw it, with the replay that counts work;
+            of a run that no study made, without that.
     """
 
     setup: Real | None = None
