@@ -12,7 +12,7 @@ from dummies import record, spec
 from curvebench import cards
 from curvebench.cli.bench import carry_out, sentence
 from curvebench.errors import CurvebenchError
-from curvebench.schedule import Job, Options, estimate, jobs_of, run_study, unsettled
+from curvebench.schedule import Job, Options, Summary, estimate, jobs_of, run_study, unsettled
 from curvebench.schedule.budget import (
     Prospect,
     by_information,
@@ -120,19 +120,30 @@ def test_a_run_that_cannot_end_in_time_is_not_started(tmp_path: Path) -> None:
     assert (summary.ran, summary.left) == (2, 1)
 
 
-def test_the_plan_is_within_a_factor_of_one_and_a_half(tmp_path: Path) -> None:
-    """Two methods, one slow and one quick: three seeds are run, the next four are planned and then run."""
-    store = Store(tmp_path / "records")
+def planned_and_done(store: Store, seeds: int) -> tuple[float, Summary]:
+    """Three seeds of a slow and a quick method, then a plan of the other seeds, then these."""
     options = Options(worker="dummies:work", timeout=30.0)
-    all_ = jobs(("slow", "quick"), ("dummy",), 7)
+    all_ = jobs(("slow", "quick"), ("dummy",), seeds)
     carry_out(all_[:6], store, options)
-    rest = all_[6:]
-    planned = estimate([job.spec for job in rest], store.read())
+    planned = estimate([job.spec for job in all_[6:]], store.read())
     assert planned.guessed == 0
     summary = carry_out(all_, store, options)
-    assert summary.ran == len(rest) == 8
-    assert summary.planned == pytest.approx(planned.total())
-    assert 1 / 1.5 <= summary.seconds / planned.total() <= 1.5
-    assert all((r.seconds.total or 0.0) >= 0.01 for r in store.read())
-    ratio = f"{summary.seconds / planned.total():.2f} of the "
-    assert ratio in sentence(cards.study("quick"), summary)
+    assert summary.ran == 2 * (seeds - 3)
+    return planned.total(), summary
+
+
+def test_the_closing_line_says_what_the_plan_was_worth(tmp_path: Path) -> None:
+    store = Store(tmp_path / "records")
+    planned, summary = planned_and_done(store, 4)
+    assert summary.planned == pytest.approx(planned)
+    assert f"{summary.seconds / planned:.2f} of the " in sentence(cards.study("quick"), summary)
+    for record in store.read():
+        assert record.seconds.total is not None
+        assert record.seconds.total >= (0.3 if record.spec.method == "slow" else 0.01), "of the process, as it was seen"
+
+
+@pytest.mark.nightly
+def test_the_plan_is_within_a_factor_of_one_and_a_half(tmp_path: Path) -> None:
+    """Wall time: of a machine that others use at the same time it says nothing."""
+    planned, summary = planned_and_done(Store(tmp_path / "records"), 13)
+    assert 1 / 1.5 <= summary.seconds / planned <= 1.5
