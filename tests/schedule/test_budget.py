@@ -137,9 +137,11 @@ def test_the_closing_line_says_what_the_plan_was_worth(tmp_path: Path) -> None:
     planned, summary = planned_and_done(store, 4)
     assert summary.planned == pytest.approx(planned)
     assert f"{summary.seconds / planned:.2f} of the " in sentence(cards.study("quick"), summary)
-    for record in store.read():
-        assert record.seconds.total is not None
-        assert record.seconds.total >= (0.3 if record.spec.method == "slow" else 0.01), "of the process, as it was seen"
+    for stored_run in store.read():
+        assert stored_run.seconds.total is not None
+        assert stored_run.seconds.total >= (0.3 if stored_run.spec.method == "slow" else 0.01), (
+            "of the process, as it was seen"
+        )
 
 
 @pytest.mark.nightly
