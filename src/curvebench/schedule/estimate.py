@@ -105,7 +105,7 @@ def estimate(specs: Sequence[RunSpec], records: Iterable[Record]) -> Estimate:
             seen[kind].add(record)
         if record.memory.parameter_bytes is not None:
             bytes_of[record.spec.task] = record.memory.parameter_bytes
-    compiled = {kind for kind in seen if isinstance(kind, tuple) and kind[0] == "method"}
+    compiled: set[Hashable] = {kind for kind in seen if isinstance(kind, tuple) and kind[0] == "method"}
     seconds: dict[str, float] = {}
     guessed = 0
     for spec in specs:
