@@ -232,9 +232,14 @@ def test_the_display_is_told_everything(store: Store) -> None:
 def test_the_wall_timeout_follows_the_budget() -> None:
     from curvebench.schedule.study import wall_timeout
 
-    assert wall_timeout(spec()) == 600.0
-    assert wall_timeout(replace(spec(), budget=Budget(10, 20.0))) == 600.0
-    assert wall_timeout(replace(spec(), budget=Budget(10, 3600.0))) == 36300.0
+    given = replace(spec(), task="digits-cnn", scale="standard")
+    assert wall_timeout(replace(given, budget=Budget(10))) == 600.0
+    assert wall_timeout(replace(given, budget=Budget(10, 20.0))) == 600.0
+    assert wall_timeout(replace(given, budget=Budget(10, 3600.0))) == 36300.0
+    quick = replace(given, scale="quick")
+    assert wall_timeout(replace(quick, budget=Budget(10, 20.0))) == 260.0
+    assert wall_timeout(replace(quick, budget=Budget(10))) == 600.0, "no clock ends it"
+    assert wall_timeout(replace(quick, task="least-squares", budget=Budget(10))) == 420.0, "a minute on the clock"
 
 
 def test_the_dummy_record_is_a_record() -> None:

@@ -49,6 +49,8 @@ class Cost:
         step: queries of one step; a query that is absent is not asked.
         state: numbers (of the run's dtype) that the optimiser keeps between steps; None: not stated.
         varies: instead of ``step``, why the queries of a step follow no formula.
+        host: float64 operations of the method's own on the host, per step, at least: between two queries, where nothing
+            can stop it. Only for methods that have many of them; the cap on a run's seconds looks at it.
         refresh_every: steps after which the kinds of step repeat, for methods that refresh now and then.
     """
 
@@ -61,6 +63,9 @@ class Cost:
         Formula | None, Field(description="numbers of optimiser state: a formula in d = number of parameters")
     ] = None
     varies: Annotated[Text | None, Field(description="instead of step: why a step's queries follow no formula")] = None
+    host: Annotated[
+        Formula, Field(description="float64 operations that the method itself does on the host in one step, at least")
+    ] = 0
     refresh_every: Annotated[
         Formula, Field(description="steps after which cheap and dear steps repeat: a number or a formula")
     ] = 1
@@ -191,6 +196,12 @@ class MethodCard(Card):
         if self.cost.state is None:
             return None
         return evaluate(self.cost.state, **self._variables(hyperparameters, d, batch))
+
+    def host_operations(
+        self, hyperparameters: Mapping[str, Scalar] | Iterable[tuple[str, Scalar]], *, d: int, batch: int = 1
+    ) -> float:
+        """Operations of the method's own on the host in one step by the card's formula; 0 where it states none."""
+        return evaluate(self.cost.host, **self._variables(hyperparameters, d, batch))
 
     def refresh_every(self, hyperparameters: Mapping[str, Scalar] | Iterable[tuple[str, Scalar]]) -> int:
         """Steps after which cheap and dear steps repeat, at least 1."""

@@ -116,7 +116,7 @@ def _formulas(raw: Mapping[str, Any]) -> Iterator[Problem]:
         if is_number(value) and value < 0:
             yield f"cost.step.{query} = {show(value)}", "must be >= 0"
     formulas = {f"cost.step.{query}": value for query, value in steps.items()} | {
-        f"cost.{name}": cost.get(name) for name in ("state", "refresh_every")
+        f"cost.{name}": cost.get(name) for name in ("state", "host", "refresh_every")
     }
     for key, formula in formulas.items():
         if isinstance(formula, str):

@@ -82,6 +82,10 @@ class TaskScale:
         return Budget(self.steps, self.seconds, self.gradient_equivalents)
 
 
+QUICK_SECONDS = 60.0
+"""What a run at ``quick`` scale takes at most, on the clock, where neither card nor study says so."""
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TaskCard(Card):
     """A task, as its card states it.
@@ -127,6 +131,18 @@ class TaskCard(Card):
             raise CardError(f"{self.name}: no scale {scale!r}{did_you_mean(scale, self.scales)}")
         found = self.scales[scale]  # type: ignore[index]  # membership was checked above
         return replace(found, options={**self.options, **found.options})
+
+    def cap(self, scale: str, budget: Budget) -> float | None:
+        """Seconds on the clock that end a run: its budget's; :data:`QUICK_SECONDS` where none were ever set.
+
+        A procedure that takes a quick scale's seconds away (so that no clock decides a result) has none.
+
+        Raises:
+            CardError: the task has no such scale.
+        """
+        if budget.seconds is None and scale == "quick" and self.at(scale).seconds is None:
+            return QUICK_SECONDS
+        return budget.seconds
 
     def target_source(self, scale: str) -> str:
         """What set a scale's target: the procedure, the known minimum, the literature, or a hand for the time being.

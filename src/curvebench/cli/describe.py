@@ -41,6 +41,8 @@ def _method(card: MethodCard) -> str:
     costs = [*((str(query), formula) for query, formula in card.cost.step.items())]
     if card.cost.state is not None:
         costs.append(("state", f"{cell(card.cost.state)} numbers"))
+    if card.cost.host:
+        costs.append(("host", f"{cell(card.cost.host)} operations"))
     targets = [
         (framework, f"{implementation.target}({cell(implementation.arguments)})")
         for framework, implementation in card.implementation.items()

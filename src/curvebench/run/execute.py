@@ -8,6 +8,7 @@ import os
 import re
 import sys
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -75,7 +76,7 @@ def execute(spec: RunSpec) -> Json:
         period = method.refresh_every(spec.hyperparameters)
         title = {"method": method.title, "task": task.title, "method_family": str(method.family),
                  "task_family": str(task.family), "twin": method.twin}  # fmt: skip
-        scale = task.at(spec.scale)
+        scale, cap = task.at(spec.scale), task.cap(spec.scale, spec.budget)
         metric |= {"name": task.metric.name, "label": task.metric.label, "direction": str(task.metric.direction),
                    "target": scale.target}  # fmt: skip
         problem = tasks.load(task, spec.scale, spec.seed_block)
@@ -93,12 +94,12 @@ def execute(spec: RunSpec) -> Json:
             seen = _beforehand(_engine(module, spec)(spec, problem, method, threads), period)
         peak = PeakMemory()
         engine = _engine(module, spec)(spec, problem, method, threads)
-        check_cap(method, spec, dimension=problem.dimension, batch=problem.order().size,
+        check_cap(method, spec, cap, dimension=problem.dimension, batch=problem.order().size,
                   loss_seconds=engine.loss_seconds)  # fmt: skip
         setup = time.perf_counter() - began
         goal = Goal(scale.target, str(task.metric.direction), task.metric.name)
         contention = Contention()
-        train(engine, spec.budget, goal, scale.evaluate_every, out, seen.meter if seen else None)
+        train(engine, replace(spec.budget, seconds=cap), goal, scale.evaluate_every, out, seen.meter if seen else None)
     except UnmetNeedError as error:
         out.status, out.reason = Status.UNSUPPORTED, str(error)
     except (Exception, MemoryError) as error:  # a method's code may raise anything: it becomes the row's reason

@@ -21,6 +21,8 @@ from curvebench.types import Json
 
 WORKER = "curvebench.run:execute"
 TIMEOUT = 600.0
+QUICK_SETUP = 180.0
+"""Wall seconds at ``quick`` scale for what no clock sees: data, compilation, evaluations."""
 TICK = 0.5
 """Seconds after which the display is drawn again if nothing ends."""
 
@@ -109,8 +111,15 @@ def unsettled(jobs: Sequence[Job], store: Store, options: Options) -> list[Job]:
 
 
 def wall_timeout(spec: RunSpec) -> float:
-    """Seconds after which a run is taken to hang: ten minutes, or five more than ten times its budget on the clock."""
-    return TIMEOUT if spec.budget.seconds is None else max(TIMEOUT, 300.0 + 10.0 * spec.budget.seconds)
+    """Seconds after which a run is taken to hang: ten minutes, or five more than ten times its budget on the clock.
+
+    At ``quick`` scale four times its seconds on the clock, and three minutes for set-up, compilation and evaluations.
+    """
+    task, _ = cards_of(spec)
+    cap = task.cap(spec.scale, spec.budget) if task is not None and spec.scale in task.scales else spec.budget.seconds
+    if cap is None:
+        return TIMEOUT
+    return QUICK_SETUP + 4.0 * cap if spec.scale == "quick" else max(TIMEOUT, 300.0 + 10.0 * cap)
 
 
 def own_modules(jobs: Sequence[Job]) -> list[str]:
