@@ -12,6 +12,7 @@ import pytest
 import tiny
 import torch
 
+from curvebench import cards
 from curvebench.tasks import criteria_jax, criteria_torch
 from curvebench.tasks.problem import LIKELIHOODS, Problem, Split
 from curvebench.tasks.runtime_jax import JaxTask
@@ -38,6 +39,10 @@ TRUTH: dict[str, tuple[np.ndarray, np.ndarray, Callable[[Any, Any], Any]]] = {
     "bernoulli": (OUTPUTS, SHARES, lambda o, y: np.mean(np.sum(softplus(o) - y * o, axis=1))),
     "cross-entropy": (
         OUTPUTS, LABELS, lambda o, y: np.mean(np.log(np.exp(o).sum(1)) - o[np.arange(N), y])
+    ),
+    "smoothed-cross-entropy": (
+        OUTPUTS, LABELS,
+        lambda o, y: np.mean(np.log(np.exp(o).sum(1)) - 0.9 * o[np.arange(N), y] - 0.1 * o.mean(1)),
     ),
     "log-sum-exp": (OUTPUTS, REAL, lambda o, y: np.mean(np.log(np.exp(o - y).sum(1)))),
     "poisson": (OUTPUTS, SHARES, lambda o, y: np.mean(np.sum(np.exp(o) - y * o, axis=1))),
@@ -73,6 +78,27 @@ def test_criteria_are_convex_in_the_outputs(name: str) -> None:
     eigenvalues = np.linalg.eigvalsh(hessian.numpy())
     assert eigenvalues[0] > -1e-12
     assert (eigenvalues[-1] > 1e-3) == (name != "mean")
+
+
+def test_smoothed_labels_have_the_twins_gradient_and_cross_entropys_hessian() -> None:
+    """What is smoothed is the linear part of the loss: the curvature is what it would be without."""
+    name, point, labels = "smoothed-cross-entropy", torch.tensor(OUTPUTS, requires_grad=True), torch.tensor(LABELS)
+    (gradient,) = torch.autograd.grad(criteria_torch.CRITERIA[name](point, labels), point)
+    p = np.exp(OUTPUTS) / np.exp(OUTPUTS).sum(1, keepdims=True)
+    np.testing.assert_allclose(gradient.numpy(), (p - 0.9 * np.eye(K)[LABELS] - 0.1 / K) / N, rtol=1e-12, atol=1e-15)
+    with jax.enable_x64(True):
+        twin = jax.grad(criteria_jax.CRITERIA[name])(jax.numpy.array(OUTPUTS), jax.numpy.array(LABELS))
+        np.testing.assert_allclose(np.asarray(twin), gradient.numpy(), rtol=1e-12, atol=1e-15)
+    smoothed, plain = (
+        torch.autograd.functional.hessian(lambda o, c=c: criteria_torch.CRITERIA[c](o, labels), torch.tensor(OUTPUTS))
+        for c in (name, "cross-entropy")
+    )
+    torch.testing.assert_close(smoothed, plain, rtol=1e-12, atol=1e-15)
+
+
+def test_only_the_paper_scale_of_the_vit_smooths_its_labels() -> None:
+    card = cards.task("cifar10-vit")
+    assert [scale for scale in card.scales if card.at(scale).options.get("label_smoothing")] == ["paper"]
 
 
 @pytest.mark.parametrize("name", sorted(set(TRUTH) - {"entropic"}))

@@ -1,8 +1,10 @@
 """What the CIFAR tasks share: which images train, validate and test, how they are normalised and augmented.
 
 Options of every CIFAR task: ``train``, ``validation``, ``test`` (numbers of samples) and ``augment`` (bool: crop with 4
-pixels of padding, and flip). The validation set is the tail of the official training set (never trained on); subsets
-are the first images of each part in official order, the same for every seed block.
+pixels of padding, and flip). ``label_smoothing`` (bool, off by default) smooths the labels by 0.1 in the criterion, so
+in every loss that is reported; the metric, accuracy, is untouched. The validation set is the tail of the official
+training set (never trained on); subsets are the first images of each part in official order, the same for every seed
+block.
 Shapes: images ``[batch, 3, 32, 32]``, normalised per channel; logits ``[batch, classes]``.
 """
 
@@ -74,7 +76,7 @@ def assemble(
         validation=Split(images.train_images[held_out:][:n_validation], images.train_labels[held_out:][:n_validation]),
         test=Split(images.test_images[:n_test], images.test_labels[:n_test]),
         train_probe=n_validation,
-        criterion="cross-entropy",
+        criterion="smoothed-cross-entropy" if options.get("label_smoothing", False) else "cross-entropy",
         metric="accuracy",
         torch_module=torch_module,
         jax_apply=jax_apply,

@@ -10,6 +10,9 @@ import jax.numpy as jnp
 from jax import Array
 from jax.scipy.special import logsumexp
 
+SMOOTHING = 0.1
+"""Share of a label that is spread over all classes."""
+
 
 def squared(outputs: Array, targets: Array) -> Array:
     """``mean (o - y)^2 / 2`` over all elements."""
@@ -53,6 +56,11 @@ def cross_entropy(outputs: Array, targets: Array) -> Array:
     return -jnp.take_along_axis(logits, targets[..., None], axis=-1).mean()
 
 
+def smoothed_cross_entropy(outputs: Array, targets: Array) -> Array:
+    """``mean -sum_c q_c log softmax(o)_c``, ``q = (1 - s) onehot(y) + s / classes``, s = :data:`SMOOTHING`."""
+    return (1 - SMOOTHING) * cross_entropy(outputs, targets) - SMOOTHING * jax.nn.log_softmax(outputs).mean()
+
+
 def log_sum_exp(outputs: Array, targets: Array) -> Array:
     """``mean_i log sum_j exp(o_ij - y_ij)``."""
     return jnp.mean(logsumexp(outputs - targets, axis=1))
@@ -77,6 +85,7 @@ CRITERIA: dict[str, Callable[[Array, Array], Array]] = {
     "logistic-ridge": logistic_ridge,
     "bernoulli": bernoulli,
     "cross-entropy": cross_entropy,
+    "smoothed-cross-entropy": smoothed_cross_entropy,
     "log-sum-exp": log_sum_exp,
     "poisson": poisson,
     "mean": mean,

@@ -34,6 +34,7 @@ LIKELIHOODS = {
     "logistic-ridge": "none",
     "bernoulli": "bernoulli",
     "cross-entropy": "categorical",
+    "smoothed-cross-entropy": "categorical",  # the same Hessian in the outputs, so Gauss-Newton = Fisher
     "log-sum-exp": "none",
     "poisson": "none",
     "mean": "none",
