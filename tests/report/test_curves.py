@@ -49,6 +49,13 @@ def test_the_panels_share_the_metric() -> None:
     assert {"-", "--"} <= styles, "torch solid, jax dashed"
 
 
+def test_the_title_says_that_a_task_started_from_random_weights() -> None:
+    title = "RTE, BERT-tiny (random weights)"
+    found = drawn([make(seed=s, title__task=title) for s in range(3)])
+    assert found.get_suptitle() == title
+    assert title in picture(found, "svg").decode()
+
+
 def test_a_score_has_a_linear_axis_that_points_up() -> None:
     left, *_ = drawn(seeds(direction="max", target=0.9)).axes
     assert left.get_yscale() == "linear"

@@ -11,6 +11,7 @@ import pytest
 import tiny
 
 from curvebench import cards
+from curvebench.run.execute import execute
 from curvebench.spec import Query
 from curvebench.tasks import grammar, grammar_bert
 from curvebench.tasks.problem import Problem
@@ -102,6 +103,22 @@ def test_masks_hide_the_targets_and_instances_do_not_follow_the_seed_block() -> 
     assert one.validation is not None
     np.testing.assert_allclose(one.validation.targets.sum(-1), 1, atol=1e-10)
     assert "the least cross-entropy at a masked position is" in one.notes[0]
+
+
+def test_the_record_says_that_attention_was_switched_for_a_hessian_vector_product(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    at = problem()
+    monkeypatch.setattr("curvebench.tasks.load", lambda *_: at)
+
+    def notes(method: str) -> list[str]:
+        content = execute(tiny.run_spec(method, task="grammar-bert", steps=1, seconds=None))
+        assert content["status"] in ("budget", "reached"), content["reason"]
+        found: list[str] = content["provenance"]["notes"]
+        return [note for note in found if "attention ran with the math kernel" in note]
+
+    assert len(notes("adahessian")) == 1
+    assert notes("sgd") == []
 
 
 def test_torch_and_jax_agree_and_the_excess_is_never_negative() -> None:
