@@ -233,7 +233,7 @@ def test_completion_of_an_unknown_shell() -> None:
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        ("curvebench comp", ["completion"]),
+        ("curvebench compl", ["completion"]),
         ("curvebench do", ["doctor"]),
         ("curvebench list m", ["methods"]),
         ("curvebench list met", ["methods"]),

@@ -42,7 +42,7 @@ def data(*shape: int, seed: int = 1) -> Tensor:
 
 
 def targets(criterion: str, n: int, outputs: int) -> Tensor:
-    if criterion == "cross-entropy":
+    if LIKELIHOODS[criterion] == "categorical":
         return torch.arange(n) % outputs
     values = data(n, outputs, seed=2)
     return {"logistic": values.sign(), "bernoulli": values.sigmoid()}.get(criterion, values)

@@ -90,7 +90,7 @@ def test_bad_options(options: dict[str, Any], message: str) -> None:
 def test_base_or_step_size_is_needed() -> None:
     with pytest.raises(HyperparameterError, match="pass base"):
         KFAC(nn.Linear(4, 3))
-    with pytest.raises(HyperparameterError, match=r"lr = -1.0: must lie in \(0, inf\)"):
+    with pytest.raises(HyperparameterError, match=r"lr = -1.0: must lie in \[0, inf\)"):
         KFAC(nn.Linear(4, 3), lr=-1.0)
     with pytest.raises(HyperparameterError, match="solve = 'inverse': must be one of 'eigen'"):
         EKFAC(nn.Linear(4, 3), lr=0.1, solve="inverse")

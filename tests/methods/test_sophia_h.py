@@ -101,7 +101,7 @@ def test_a_step_that_is_not_finite_is_skipped_and_counted() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"lr": 0.0}, r"SophiaH: lr = 0.0: must lie in \(0, inf\)"),
+        ({"lr": -0.5}, r"SophiaH: lr = -0.5: must lie in \[0, inf\)"),
         ({"betas": (1.0, 0.9)}, r"beta1 = 1.0: must lie in \[0, 1\)"),
         ({"betas": (0.9, -0.1)}, r"beta2 = -0.1: must lie in \[0, 1\)"),
         ({"gamma": -1.0}, r"gamma = -1.0: must lie in \(0, inf\)"),

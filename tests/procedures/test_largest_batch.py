@@ -71,6 +71,7 @@ def test_what_is_no_size_is_refused(text: str) -> None:
         size(text)
 
 
+@pytest.mark.nightly
 @pytest.mark.timeout(300)
 def test_a_small_limit_is_found_in_processes_of_their_own() -> None:
     spec = outcome(None, None, "").spec

@@ -13,9 +13,15 @@ import chromium
 import pytest
 from sites import HOSTILE
 
-pytestmark = pytest.mark.skipif(
-    chromium.binary() is None, reason="no Chromium: apt-get install chromium, or name one in CURVEBENCH_CHROMIUM"
-)
+pytestmark = [
+    pytest.mark.skipif(
+        chromium.binary() is None, reason="no Chromium: apt-get install chromium, or name one in CURVEBENCH_CHROMIUM"
+    ),
+    # the browser is started by a fork; other tests of this process may have used jax
+    pytest.mark.filterwarnings("ignore:os.fork.. was called:RuntimeWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
 ROWS = "[...document.querySelectorAll('table.data tbody tr:not(.spacer)')]"
 
 
