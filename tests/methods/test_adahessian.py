@@ -382,7 +382,7 @@ def test_parameters_that_are_no_floats_are_refused() -> None:
 @pytest.mark.parametrize(
     ("option", "value", "sentence"),
     [
-        ("learning_rate", -1.0, r"adahessian: learning_rate = -1.0: must lie in \(0, inf\)"),
+        ("learning_rate", -1.0, r"adahessian: learning_rate = -1.0: must lie in \[0, inf\)"),
         ("b1", 1.0, r"adahessian: b1 = 1.0: must lie in \[0, 1\)"),
         ("b2", 2.0, "b2 = 2.0"),
         ("eps", 0.0, "eps = 0.0"),

@@ -129,7 +129,7 @@ def two_layers() -> Any:
         ({"shared": "sum"}, "mkor: shared = 'sum': must be one of 'refuse', 'expand'"),
         ({"loss_reduction": "none"}, "mkor: loss_reduction = 'none': must be one of 'mean', 'sum'"),
         ({"factor_dtype": jnp.int32}, "mkor: factor_dtype = .*int32.*: must be floating"),
-        ({"learning_rate": -0.1}, r"mkor: learning_rate = -0.1: must lie in \(0, inf\)"),
+        ({"learning_rate": -0.1}, r"mkor: learning_rate = -0.1: must lie in \[0, inf\)"),
         ({"momentum": 1.0}, r"mkor: momentum = 1.0: must lie in \[0, 1\)"),
         ({"learning_rate": None}, "mkor: pass base, the optimiser that takes the step, or lr for an SGD"),
         ({"base": optax.sgd(0.1)}, "mkor: lr and momentum are the base optimiser's: set them there"),

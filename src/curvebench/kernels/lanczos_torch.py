@@ -18,6 +18,7 @@ from torch import Tensor
 
 from curvebench.errors import CurvebenchError
 from curvebench.kernels.hutchinson_torch import Estimate, average
+from curvebench.kernels.ritz import RitzValues
 
 Product = Callable[[Tensor], Tensor]
 
@@ -91,7 +92,7 @@ def lanczos(product: Product, start: Tensor, steps: int) -> Tridiagonal:
 
 
 @dataclass(frozen=True)
-class Spectrum:
+class Spectrum(RitzValues):
     """Quadratures of the spectral measure ``1/d sum_i delta(lambda - lambda_i)``, one for every start.
 
     Args:
@@ -122,23 +123,6 @@ class Spectrum:
             bumps = torch.exp(-((points[:, None] - t) ** 2) / (2 * width**2)) / (width * math.sqrt(2 * math.pi))
             total += bumps @ w
         return total / len(self.nodes)
-
-    def smoothing(self, margin: float = 0.05, kappa: float = 3.0) -> float:
-        """Papyan's width for the density: two Gaussians at the mean distance of nodes overlap at 1/kappa of the peak.
-
-        ``(1 + 2 margin) (max - min) / ((k - 1) sqrt(8 log kappa))`` (jmlr.org/papers/v21/20-933.html, section D.2).
-        """
-        (low, _), (high, _) = self.extremes()
-        k = max(map(len, self.nodes))
-        return (1 + 2 * margin) * (high - low) / (max(k - 1, 1) * math.sqrt(8 * math.log(kappa)))
-
-    def extremes(self) -> tuple[tuple[float, float], tuple[float, float]]:
-        """Smallest and largest Ritz value over all starts, each ``(value, bound)``: an eigenvalue is within the bound.
-
-        Ritz values lie inside the spectrum: the true extremes are these or farther out.
-        """
-        ends = [[(float(t[i]), float(b[i])) for t, b in zip(self.nodes, self.bounds, strict=True)] for i in (0, -1)]
-        return min(ends[0]), max(ends[1])
 
 
 @torch.no_grad()

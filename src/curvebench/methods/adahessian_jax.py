@@ -46,7 +46,7 @@ def adahessian(
     """AdaHessian; ``update(grads, state, params, oracle=...)`` asks the oracle for the gradient and ``H z``.
 
     Args:
-        learning_rate: step size, > 0.
+        learning_rate: step size, >= 0.
         b1: decay rate of the gradient's moment, in [0, 1).
         b2: decay rate of the curvature's moment, in [0, 1).
         eps: added outside the root, > 0.
@@ -61,7 +61,7 @@ def adahessian(
         HyperparameterError: a value outside its range.
     """
     for name, value, allowed in (
-        ("learning_rate", learning_rate, "(0, inf)"), ("b1", b1, "[0, 1)"), ("b2", b2, "[0, 1)"),
+        ("learning_rate", learning_rate, "[0, inf)"), ("b1", b1, "[0, 1)"), ("b2", b2, "[0, 1)"),
         ("eps", eps, "(0, inf)"), ("weight_decay", weight_decay, "[0, inf)"),
         ("hessian_power", hessian_power, "(0, 1]"), ("hessian_every", hessian_every, "[1, inf)"),
     ):  # fmt: skip

@@ -40,7 +40,7 @@ def ekfac(
 
     Args:
         layers: as there, like all arguments.
-        learning_rate: step size of the SGD that is built without ``base``, > 0.
+        learning_rate: step size of the SGD that is built without ``base``, >= 0.
         base: any optax transformation of all parameters, without ``kl_clip``.
         momentum: of that SGD, in [0, 1).
         damping: added to the second moments, > 0.

@@ -37,7 +37,7 @@ def eva(
 
     Args:
         layers: what :func:`curvebench.jax.find_layers` found in the model.
-        learning_rate: step size of the SGD that is built without ``base``, > 0.
+        learning_rate: step size of the SGD that is built without ``base``, >= 0.
         base: any optax transformation of all parameters, without ``kl_clip``.
         momentum: of that SGD, in [0, 1).
         damping: > 0.

@@ -43,7 +43,7 @@ def kfac(
 
     Args:
         layers: what :func:`curvebench.jax.find_layers` found in the model.
-        learning_rate: step size of the SGD that is built without ``base``, > 0.
+        learning_rate: step size of the SGD that is built without ``base``, >= 0.
         base: any optax transformation of all parameters, without ``kl_clip``, which has to know the step size.
         momentum: of that SGD, in [0, 1).
         damping: as in torch, like all that follow.

@@ -99,7 +99,7 @@ def base_of(
         return optax.with_extra_args_support(base)
     if learning_rate is None:
         raise HyperparameterError(f"{method}: pass base, the optimiser that takes the step, or lr for an SGD")
-    check(method, "learning_rate", learning_rate, "(0, inf)")
+    check(method, "learning_rate", learning_rate, "[0, inf)")
     check(method, "momentum", momentum or 0.0, "[0, 1)")
     return optax.with_extra_args_support(optax.sgd(learning_rate, momentum or None))
 

@@ -67,7 +67,7 @@ def mkor_h(
 
     Args:
         layers: as in MKOR, like all arguments that are not named in torch's MKOR-H.
-        learning_rate: step size of the SGD that is built without ``base``, > 0.
+        learning_rate: step size of the SGD that is built without ``base``, >= 0.
         base: any optax transformation of all parameters.
         momentum: of that SGD, in [0, 1).
         inverse_every: steps between two updates of the inverse factors.

@@ -49,7 +49,7 @@ def mkor(
 
     Args:
         layers: what :func:`curvebench.jax.find_layers` found in the model.
-        learning_rate: step size of the SGD that is built without ``base``, > 0.
+        learning_rate: step size of the SGD that is built without ``base``, >= 0.
         base: any optax transformation of all parameters.
         momentum: of that SGD, in [0, 1).
         inverse_every: as in torch, like all that follow.

@@ -34,13 +34,13 @@ def muon(
     """Muon and AdamW; parameters are a dict of arrays, weights ``[o, i]``.
 
     Args:
-        learning_rate: Muon's step size, > 0.
+        learning_rate: Muon's step size, >= 0.
         momentum: in [0, 1).
         weight_decay: of Muon's matrices, multiplied by its step size, >= 0.
         nesterov: look ahead.
         ns_steps: Newton-Schulz iterations, in [1, 99].
         eps: added to the norm that a momentum is divided by, > 0.
-        adamw_learning_rate: AdamW's step size, > 0.
+        adamw_learning_rate: AdamW's step size, >= 0.
         adamw_b1: AdamW's decay of the gradient, in [0, 1).
         adamw_b2: AdamW's decay of its square, in [0, 1).
         adamw_eps: added to AdamW's root, > 0.
@@ -50,9 +50,9 @@ def muon(
         HyperparameterError: a value outside its range.
     """
     for name, value, allowed in (
-        ("learning_rate", learning_rate, "(0, inf)"), ("momentum", momentum, "[0, 1)"),
+        ("learning_rate", learning_rate, "[0, inf)"), ("momentum", momentum, "[0, 1)"),
         ("weight_decay", weight_decay, "[0, inf)"), ("ns_steps", ns_steps, "[1, 99]"), ("eps", eps, "(0, inf)"),
-        ("adamw_learning_rate", adamw_learning_rate, "(0, inf)"), ("adamw_b1", adamw_b1, "[0, 1)"),
+        ("adamw_learning_rate", adamw_learning_rate, "[0, inf)"), ("adamw_b1", adamw_b1, "[0, 1)"),
         ("adamw_b2", adamw_b2, "[0, 1)"), ("adamw_eps", adamw_eps, "(0, inf)"),
         ("adamw_weight_decay", adamw_weight_decay, "[0, inf)"),
     ):  # fmt: skip

@@ -34,7 +34,7 @@ def sophia_h(
     """Sophia-H; ``update(grads, state, params, oracle=...)`` asks the oracle for the gradient and ``H z``.
 
     Args:
-        learning_rate: step size, > 0.
+        learning_rate: step size, >= 0.
         b1: decay rate of the momentum, in [0, 1).
         b2: decay rate of the curvature, in [0, 1).
         gamma: scales the curvature, > 0.
@@ -46,7 +46,7 @@ def sophia_h(
         HyperparameterError: a value outside its range.
     """
     for name, value, allowed in (
-        ("learning_rate", learning_rate, "(0, inf)"), ("b1", b1, "[0, 1)"), ("b2", b2, "[0, 1)"),
+        ("learning_rate", learning_rate, "[0, inf)"), ("b1", b1, "[0, 1)"), ("b2", b2, "[0, 1)"),
         ("gamma", gamma, "(0, inf)"), ("eps", eps, "(0, inf)"), ("weight_decay", weight_decay, "[0, inf)"),
         ("hessian_every", hessian_every, "[1, inf)"),
     ):  # fmt: skip

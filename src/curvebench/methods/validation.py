@@ -19,9 +19,8 @@ def check(method: str, name: str, value: object, allowed: str | Sequence[str]) -
     if isinstance(allowed, str):
         if _traced(value):
             return  # a scheduled rate: the number behind it was checked when the method was made
-        if not isinstance(
-            value, Real
-        ):  # NumPy's scalars are; a tensor that somebody changes later is not checked again
+        # NumPy's scalars are Real; a tensor that somebody changes later would not be checked again.
+        if not isinstance(value, Real):
             raise HyperparameterError(f"{method}: {name} = {value!r}: must be a number in {allowed}")
         if float(value) not in Interval.parse(allowed):
             raise HyperparameterError(f"{method}: {name} = {value!r}: must lie in {allowed}")

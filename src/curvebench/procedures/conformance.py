@@ -173,9 +173,11 @@ def _converges(lab: _Lab, problem: Problem) -> str:
         out = lab.run(problem, given)
         if out.status is not Status.DIVERGED and out.loss[-1] / out.loss[0] < best:
             best, how = out.loss[-1] / out.loss[0], ", ".join(f"{k} = {v}" for k, v in given.items()) or "defaults"
-        if best <= wanted:
+        if best <= DECREASE:
             _CONVERGED[known] = given
             return f"loss x {best:.2g} in {STEPS} steps ({how})"
+    if best <= wanted:
+        return f"loss x {best:.2g} in {STEPS} steps ({how})"
     raise _NotSo(
         f"no trial of {TRIALS + 1} brings the loss to x {wanted:.2g} in {STEPS} steps; the best is x {best:.2g} ({how})"
     )

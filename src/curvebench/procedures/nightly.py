@@ -4,7 +4,7 @@
 ``results/nightly/``, so that histories of branches merge without conflict; ``summary.md`` there says in a minute what
 became slower (``curvebench regress`` against the last night's commit), fatter and less accurate (asv's figures of both
 nights), and which claims changed their verdict. A part that fails is reported and the rest goes on; the exit code is 1
-only if something became worse.
+if something became worse, a part that did not fail the night before among it.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def night(todo: Sequence[Part], run: Run) -> dict[str, Any]:
         try:
             done = run(part.command)
             code, tail = done.returncode, (done.stderr or done.stdout)[-TAIL:]
-            if part.keep:
+            if part.keep and done.stdout.strip():  # a command that refused has said why on its standard error
                 found[part.name] = json.loads(done.stdout)
         except (OSError, ValueError, subprocess.SubprocessError) as error:
             code, tail = -1, f"{type(error).__name__}: {error}"
@@ -127,6 +127,10 @@ def changes(now: Mapping[str, Any], before: Mapping[str, Any] | None) -> list[Ch
             found.append(Change("fatter", name, f"{previous:.4g}", f"{value:.4g}", worse=True))
         if method.startswith("track_error") and value > max(LESS_ACCURATE * previous, ROUNDING):
             found.append(Change("less accurate", name, f"{previous:.3g}", f"{value:.3g}", worse=True))
+    ended = {part["name"]: part["code"] for part in (before or {}).get("parts", [])}
+    for part in now.get("parts", []):
+        if part["code"] and not ended.get(part["name"]) and part["name"] not in now:  # else its own rows say it
+            found.append(Change("part", part["name"], "done", f"ended with {part['code']}", worse=True))
     told = (before or {}).get("verdicts", {})
     for name, verdict in now.get("verdicts", {}).items():
         if name in told and told[name] != verdict:

@@ -209,6 +209,8 @@ def compare(base: Tree, head: Tree, benchmark: Benchmark, plan: Plan, tests: int
             except CurvebenchError as error:
                 return Outcome(benchmark.name, "new" if side == "BASE" else "failed", f"{side}: {error}")
         return _measure(workers, benchmark, plan, tests, time.monotonic() + plan.seconds)
+    except Late as error:
+        return Outcome(benchmark.name, "too noisy", f"{error}: a quieter machine, or more --seconds")
     except CurvebenchError as error:
         return Outcome(benchmark.name, "failed", str(error))
     finally:

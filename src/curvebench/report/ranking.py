@@ -401,7 +401,7 @@ def text(found: TaskRanking) -> str:
 
 
 def pairs_csv(found: TaskRanking) -> str:
-    """Every pair on every axis with all digits."""
+    """Every pair on every axis, to twelve significant digits: the last ones depend on the order of a sum."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(COLUMNS)
@@ -409,26 +409,25 @@ def pairs_csv(found: TaskRanking) -> str:
         for pair in axis.pairs:
             a, b, c = found.rows[pair.first], found.rows[pair.second], pair.comparison
             d, i = c.difference, c.improvement
-            writer.writerow(
-                [
-                    axis.name,
-                    a.label,
-                    a.framework,
-                    b.label,
-                    b.framework,
-                    c.n,
-                    d.mean,
-                    d.low,
-                    d.high,
-                    axis.geometric,
-                    c.p,
-                    pair.adjusted,
-                    i.mean,
-                    i.low,
-                    i.high,
-                    pair.curves.p if pair.curves else None,
-                    pair.detectable,
-                    pair.larger,
-                ]
-            )
+            row = [
+                axis.name,
+                a.label,
+                a.framework,
+                b.label,
+                b.framework,
+                c.n,
+                d.mean,
+                d.low,
+                d.high,
+                axis.geometric,
+                c.p,
+                pair.adjusted,
+                i.mean,
+                i.low,
+                i.high,
+                pair.curves.p if pair.curves else None,
+                pair.detectable,
+                pair.larger,
+            ]
+            writer.writerow([f"{v:.12g}" if isinstance(v, float) else v for v in row])
     return out.getvalue()
