@@ -125,7 +125,10 @@ def test_bad_parameters_and_a_missing_graph() -> None:
         saddle.optimiser().step()
 
 
-@pytest.mark.parametrize(("name", "value"), [("learning_rate", -0.5), ("b1", 1.0), ("gamma", 0.0), ("hessian_every", 0)])
+WRONG = [("learning_rate", -0.5), ("b1", 1.0), ("gamma", 0.0), ("hessian_every", 0)]
+
+
+@pytest.mark.parametrize(("name", "value"), WRONG)
 def test_bad_options_in_jax(name: str, value: float) -> None:
     from curvebench.methods.sophia_h_jax import sophia_h
 
